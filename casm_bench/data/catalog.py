@@ -1,0 +1,92 @@
+"""The data sets that `--data` knows. Light on purpose: loaders are imported when called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import UsageError
+
+if TYPE_CHECKING:
+    from .dataset import Splits
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """One entry of `list data`."""
+
+    name: str
+    summary: str
+    root: str  # what --root must be; empty if none is needed
+    loader: str  # module:function, called with (root, **options)
+    trains: bool = True  # has a training split
+
+
+SOURCES: dict[str, DataSource] = {
+    source.name: source
+    for source in (
+        DataSource(
+            "shapes",
+            "Drawn from a seed: every object carries its class twice, evidence masks are known.",
+            "",
+            "shapes:load_shapes",
+        ),
+        DataSource(
+            "ilsvrc-pack",
+            "ILSVRC validation pictures with boxes, squashed, in one parquet file.",
+            "the parquet file",
+            "packs:load_ilsvrc_pack",
+            trains=False,
+        ),
+        DataSource(
+            "imagenette-pack",
+            "ImageNet training pictures of ten classes, 224 px, without boxes: for training.",
+            "the parquet file, or the folder with its parts",
+            "packs:load_imagenette_pack",
+        ),
+        DataSource(
+            "tiny-imagenet",
+            "Tiny-ImageNet-200, 64 px, one box each: parquet packs or the unzipped folder.",
+            "the folder with the parquet files, or the unzipped tiny-imagenet-200",
+            "tiny_imagenet:load_tiny_imagenet",
+        ),
+        DataSource(
+            "ilsvrc-boxes",
+            "Class, size and boxes of the 50,000 ILSVRC validation pictures, without pixels: "
+            "for controls and given maps.",
+            "the parquet file",
+            "packs:load_ilsvrc_boxes",
+            trains=False,
+        ),
+        DataSource(
+            "imagenet",
+            "ImageNet-1k on disk: train/ and val/ class folders, and a folder of XML boxes.",
+            "the folder that holds train, val and the annotations",
+            "imagenet:load_imagenet",
+        ),
+    )
+}
+
+
+def get_source(name: str) -> DataSource:
+    """Look up a data set. Raises UsageError naming the nearest known one."""
+    if name in SOURCES:
+        return SOURCES[name]
+    near = difflib.get_close_matches(name, SOURCES, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise UsageError(f"There is no data set called {name!r}. {hint}Known are: {', '.join(SOURCES)}.")
+
+
+def load_splits(name: str, root: str | None, **options: object) -> Splits:
+    """Load data set `name` from `root`.
+
+    Raises UsageError when `root` is missing, unreadable or not what the data set needs.
+    """
+    source = get_source(name)
+    if source.root and not root:
+        raise UsageError(f"Data set {name!r} needs --root: {source.root}.")
+    module, function = source.loader.split(":")
+    load = getattr(importlib.import_module(f".{module}", __package__), function)
+    return load(root, **options)
