@@ -1,0 +1,1 @@
+"""The networks: classifiers from timm, and the masker's decoder."""
