@@ -1,4 +1,4 @@
-"""What a saliency method is: its contract with the harness, and the facts it declares.
+"""What a saliency method is: its contract with the harness, and how it is declared.
 
 A method turns a batch of images into saliency maps (or straight into boxes). Everything else,
 from reading pictures to the results table, is the harness and the same for every method.
@@ -10,9 +10,15 @@ nor numpy, so that declaring a method costs nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from .errors import UsageError
 from .lazy import lazy
 from .protocols import CASM_RULE, BoxRule, fong_rule
 
@@ -30,6 +36,7 @@ __all__ = [
     "SaliencyMethod",
     "fong_rule",
     "lazy",
+    "register",
 ]
 
 
@@ -101,3 +108,79 @@ class BoxMethod(SaliencyMethod):
         `boxes="test"`. `images_BCHW` has no pixels (device "meta") for data sets without them.
         """
         raise NotImplementedError
+
+
+DECLARED: dict[str, type[SaliencyMethod]] = {}  # by name; `registry` finds the files that fill it
+
+
+def register(name: str, **facts: object) -> Callable[[type], type]:
+    """Class decorator that declares a method and its facts (fields of `Facts`).
+
+    Raises UsageError when the name is malformed or taken, a fact is missing or unknown, or the
+    class does not keep the contract.
+    """
+
+    def decorate(cls: type) -> type:
+        source = _source_file(cls)
+        _check_contract(name, cls, source)
+        cls.facts = _make_facts(name, facts, source)
+        _claim_name(name, cls, source)
+        return cls
+
+    return decorate
+
+
+def _source_file(cls: type) -> str:
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return str(Path(file).resolve()) if file else "<interactive>"
+
+
+def _check_contract(name: str, cls: type, source: str) -> None:
+    where = f"{source}: {cls.__name__}, registered as {name!r},"
+    if not (isinstance(cls, type) and issubclass(cls, SaliencyMethod)):
+        raise UsageError(
+            f"{where} must be a subclass of casm_bench.api.SaliencyMethod or "
+            "casm_bench.api.BoxMethod."
+        )
+    verb, base = ("boxes", BoxMethod) if issubclass(cls, BoxMethod) else ("maps", SaliencyMethod)
+    if getattr(cls, verb) is getattr(base, verb):
+        raise UsageError(f"{where} has no method {verb}(images_BCHW, labels_B); define it.")
+    if "__dataclass_fields__" not in vars(cls) and inspect.get_annotations(cls):
+        raise UsageError(
+            f"{where} declares fields but is not a dataclass; write @dataclass between "
+            "@register(…) and the class."
+        )
+
+
+def _make_facts(name: str, facts: dict[str, object], source: str) -> Facts:
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise UsageError(
+            f"{source}: the method name {name!r} must be lower-case letters and digits, "
+            "joined by single hyphens."
+        )
+    known = {f.name for f in fields(Facts)} - {"name", "source_file"}
+    if unknown := sorted(set(facts) - known):
+        raise UsageError(
+            f"{source}: @register({name!r}) got {', '.join(unknown)}, which no method declares; "
+            f"the facts are {', '.join(sorted(known))}."
+        )
+    try:
+        return Facts(name=name, source_file=source, **facts)
+    except TypeError as error:
+        missing = str(error).split("argument", 1)[-1].lstrip("s: ")
+        raise UsageError(f"{source}: @register({name!r}) must also say {missing}.") from None
+
+
+def _claim_name(name: str, cls: type, source: str) -> None:
+    holder = DECLARED.get(name)
+    if holder is not None and holder.facts.source_file != source:
+        raise UsageError(
+            f"Two methods are called {name!r}: {holder.facts.source_file} and {source}. "
+            "Rename one of them in its @register line."
+        )
+    if holder is not None and holder.__qualname__ != cls.__qualname__:
+        raise UsageError(
+            f"{source} registers {name!r} twice ({holder.__qualname__} and {cls.__qualname__}). "
+            "Rename one of them in its @register line."
+        )
+    DECLARED[name] = cls
