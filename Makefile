@@ -1,0 +1,48 @@
+# `make run` and `make test` are all that a fresh checkout needs; PYTHON=python3.13 picks another
+# interpreter, PIP_CONSTRAINT=constraints.txt the exact versions of the committed results.
+PYTHON ?= python3
+METHODS ?= casm baseline grad
+VENV := .venv
+BIN := $(VENV)/bin
+TOX := $(BIN)/tox
+
+help:  ## say what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+run: $(VENV)/installed  ## install, then train and score on drawn shapes: METHODS, OPTIONS
+	$(BIN)/python -m casm_bench run --methods $(METHODS) $(OPTIONS)
+
+paper: $(VENV)/installed  ## tables and figures from results/, training nothing
+	$(BIN)/python -m casm_bench paper
+
+test: $(TOX)  ## all but the slow tests, in an environment of their own
+	$(TOX) run -e py
+
+slow: $(TOX)  ## the slow tests
+	$(TOX) run -e slow
+
+lint: $(TOX)  ## ruff
+	$(TOX) run -e lint
+
+bench: $(VENV)/installed-test  ## speed; figures in brackets are ratios within a group
+	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-sort=name \
+	    --benchmark-columns=min,median,rounds
+
+$(VENV)/created:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/created pyproject.toml
+	$(BIN)/python -m pip install -e .
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(BIN)/python -m pip install -e '.[test]'
+	touch $@
+
+$(TOX): $(VENV)/created
+	$(BIN)/python -m pip install 'tox>=4.22'
+	touch $@
+
+.PHONY: help run paper test slow lint bench
+.DELETE_ON_ERROR:
