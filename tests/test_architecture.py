@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FOUNDATIONS = ("errors", "lazy", "protocols", "api", "registry", "recipes")
+FOUNDATIONS = ("errors", "lazy", "files", "progress", "protocols", "api", "registry", "recipes")
 LAYERS = (
     FOUNDATIONS,
     ("data",),

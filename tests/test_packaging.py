@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,33 @@ print(*sorted({{"torch", "timm", "pandas", "numpy", "cv2", "scipy"}} & set(sys.m
 def test_help_and_list_import_nothing_heavy(arguments, tmp_path):
     code = RUN_AND_TELL_IMPORTS.format(arguments=arguments)
     assert run_python(code, tmp_path, ROOT) == ""
+
+
+def imported_packages(file: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        match node:
+            case ast.Import():
+                found |= {alias.name for alias in node.names}
+            case ast.ImportFrom(module=str(name), level=0):
+                found.add(name)
+            case ast.Call(func=ast.Name("lazy"), args=[ast.Constant(value=str(name))]):
+                found.add(name)
+    return {name.split(".")[0] for name in found}
+
+
+def test_every_imported_package_is_a_declared_dependency():
+    files = [*(ROOT / "casm_bench").rglob("*.py"), *(ROOT / "methods").rglob("*.py")]
+    imported = {name for file in files for name in imported_packages(file)}
+    foreign = imported - sys.stdlib_module_names - {"casm_bench", "__future__"}
+    project = PYPROJECT["project"]
+    optional = project["optional-dependencies"]["pip-weights"]
+    declared = {
+        canonicalize_name(Requirement(text).name) for text in [*project["dependencies"], *optional]
+    }
+    providers = packages_distributions()
+    for name in foreign:
+        assert declared & {canonicalize_name(p) for p in providers.get(name, [])}, name
 
 
 def read_constraints() -> dict[str, str]:
