@@ -1,0 +1,397 @@
+"""Records: what a run measured, with everything needed to judge and repeat it.
+
+A record is one JSON file `<data>/<recipe>/<method>-seed<k>[-<variant>].json` in the results
+folder; beside it lie a parquet file with a row per image and protocol and, where pictures may be
+shown, an npz file with a few of them. The JSON is written last, so that a record that exists is
+complete, and carries a checksum, so that a number edited by hand is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import platform
+import subprocess
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .errors import WorkError
+from .files import write_atomically
+
+SCHEMA = 1
+CACHE = "cache"  # folder of checkpoints and maps in the results folder; never holds records
+PACKAGES = (
+    *("casm_bench", "torch", "torchvision", "timm", "numpy", "scipy", "pandas", "pyarrow"),
+    *("opencv-python-headless", "pillow", "captum"),
+)
+PER_IMAGE_SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("label", pa.int64()),
+        ("group", pa.string()),  # null where the data has one source only
+        ("protocol", pa.string()),
+        *((side, pa.int64()) for side in ("x0", "y0", "x1", "y1")),  # half-open px of the frame
+        ("hit", pa.bool_()),
+        ("iou", pa.float64()),
+        ("f1", pa.float64()),  # null for methods that predict boxes without a map
+        ("f1_mean", pa.float64()),
+    ]
+)
+
+
+class GroupResult(TypedDict):
+    """Localization error of the images of one source, in percent."""
+
+    localization_error: float
+    interval: list[float]
+    n_images: int
+
+
+class ProtocolResult(TypedDict):
+    """What one protocol says; errors, F1 and intervals in percent."""
+
+    protocol: dict[str, Any]  # the declaration itself, asdict(Protocol)
+    rule: dict[str, Any]  # the box rule that was used, asdict(BoxRule)
+    policy: str  # own, tuned or oracle: where the threshold comes from
+    tuned_on: str | None  # the split whose boxes chose it
+    localization_error: float
+    interval: list[float]
+    interval_method: str
+    hits: int
+    n_images: int
+    f1: float | None
+    f1_mean: float | None
+    groups: NotRequired[dict[str, GroupResult]]
+
+
+class HashedFile(TypedDict):
+    """A file beside the record, and the SHA-256 of its bytes."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One measurement: a method on a data set under a recipe and a seed."""
+
+    method: str
+    title: str
+    facts: dict[str, Any]  # what the method declares about itself
+    data: str
+    recipe: str
+    seed: int
+    config: dict[str, Any]  # resolved: classifier, weights, hyperparameters, limit, recipe ...
+    key: str  # record_key of all that decides the result
+    protocols: dict[str, ProtocolResult]
+    metrics: dict[str, float]
+    provenance: dict[str, Any]
+    cost: dict[str, float | None]
+    variant: str = ""  # eight hex digits where the recipe's settings were changed
+    training: list[dict[str, Any]] | None = None  # one entry per epoch
+    skipped: list[dict[str, str]] | None = None  # name and reason
+    per_image: HashedFile | None = None  # filled in by save_record
+    showcase: HashedFile | None = None
+    schema: int = SCHEMA
+
+    def path(self, results: Path) -> Path:
+        """Where this record belongs in the results folder."""
+        return record_path(results, self.data, self.recipe, self.method, self.seed, self.variant)
+
+
+def record_path(
+    results: Path, data: str, recipe: str, method: str, seed: int, variant: str = ""
+) -> Path:
+    """`<results>/<data>/<recipe>/<method>-seed<k>[-<variant>].json`."""
+    ending = f"-{variant}" if variant else ""
+    return Path(results) / data / recipe / f"{method}-seed{seed}{ending}.json"
+
+
+def record_key(
+    *, data: str, recipe: str, method: str, seed: int, config: Mapping[str, Any], data_digest: str
+) -> str:
+    """SHA-256 of everything that decides a result: equal keys may share one record."""
+    return _digest(
+        {
+            "data": data,
+            "recipe": recipe,
+            "method": method,
+            "seed": seed,
+            "config": config,
+            "data_digest": data_digest,
+        }
+    )
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def per_image_table(columns: Mapping[str, Sequence | np.ndarray]) -> pa.Table:
+    """The rows of PER_IMAGE_SCHEMA, in its order, followed by any further columns.
+
+    Raises ValueError when a column of the schema is missing.
+    """
+    missing = [name for name in PER_IMAGE_SCHEMA.names if name not in columns]
+    if missing:
+        raise ValueError(f"per-image scores lack the columns {missing}")
+    known = [pa.array(columns[field.name], field.type) for field in PER_IMAGE_SCHEMA]
+    extra = {
+        name: pa.array(columns[name]) for name in columns if name not in PER_IMAGE_SCHEMA.names
+    }
+    return pa.table([*known, *extra.values()], names=[*PER_IMAGE_SCHEMA.names, *extra])
+
+
+def write_per_image(path: Path, per_image: pa.Table) -> HashedFile:
+    """Write per-image scores as parquet, atomically.
+
+    Raises WorkError when the folder cannot be written or the disk is full.
+    """
+    buffer = io.BytesIO()
+    pq.write_table(per_image, buffer, compression="zstd")
+    return _write_hashed(path, buffer.getvalue())
+
+
+def save_record(
+    record: Record,
+    results: Path,
+    per_image: pa.Table,
+    showcase: Mapping[str, np.ndarray] | None = None,
+) -> Record:
+    """Write a record and the files beside it; the JSON comes last and makes it complete.
+
+    `showcase` holds `names` n, `images` uint8 n×H×W×3, `binary` bool n×H×W, and whatever else
+    figures may want. Returns the record as written, naming its files.
+    Raises WorkError when the folder cannot be written or the disk is full.
+    """
+    path = record.path(results)
+    shown = None
+    if showcase is not None:
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **showcase)
+        shown = _write_hashed(path.with_suffix(".npz"), buffer.getvalue())
+    scores = write_per_image(path.with_suffix(".parquet"), per_image)
+    record = replace(record, per_image=scores, showcase=shown)
+    write_atomically(path, to_json(record).encode())
+    return record
+
+
+def _write_hashed(path: Path, content: bytes) -> HashedFile:
+    write_atomically(path, content)
+    return HashedFile(file=path.name, sha256=hashlib.sha256(content).hexdigest())
+
+
+def to_json(record: Record) -> str:
+    """The record as text: sorted keys, one value per line, checksum included."""
+    content = _plain(asdict(record))
+    content["checksum"] = _digest(content)
+    return json.dumps(content, sort_keys=True, indent=1, ensure_ascii=False) + "\n"
+
+
+def _digest(content: object) -> str:
+    canonical = json.dumps(_plain(content), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _plain(value: object) -> Any:
+    """`value` in JSON's own types. What is not finite has no JSON and becomes null."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def load_record(path: Path) -> Record:
+    """Read one record.
+
+    Raises WorkError naming the file when it is missing, is no record, has another schema, or was
+    edited since it was written.
+    """
+    path = Path(path)
+    content = _read_object(path)
+    if content.get("schema") != SCHEMA:
+        raise WorkError(
+            f"{path} has schema {content.get('schema')!r}, this version reads {SCHEMA}: measure it "
+            "again, or move it out of the results folder."
+        )
+    if content.pop("checksum", None) != _digest(content):
+        raise WorkError(
+            f"{path} was edited after it was measured (its checksum disagrees): restore it, for "
+            "instance with git, or delete it and measure again."
+        )
+    return _to_record(path, content)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise WorkError(f"Cannot read the record {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise WorkError(
+            f"{path} is not a record, it is not even JSON ({error}): delete it and measure again."
+        ) from error
+    if not isinstance(content, dict):
+        raise WorkError(f"{path} is not a record: a JSON object is needed. Move it elsewhere.")
+    return content
+
+
+def _to_record(path: Path, content: dict[str, Any]) -> Record:
+    try:
+        return Record(**content)
+    except TypeError:
+        wrong = sorted(set(content) ^ {field.name for field in fields(Record)})
+        raise WorkError(
+            f"{path} lacks or has too many of the fields {', '.join(wrong)}: measure it again."
+        ) from None
+
+
+def load_records(results: Path) -> list[Record]:
+    """All records of a results folder, sorted by path; its cache is left out.
+
+    Raises WorkError as load_record does, and when a record lies where another one belongs.
+    """
+    results = Path(results)
+    found = sorted(results.glob("*/*/*.json"))
+    paths = [path for path in found if path.relative_to(results).parts[0] != CACHE]
+    return [_load_in_place(path, results) for path in paths]
+
+
+def _load_in_place(path: Path, results: Path) -> Record:
+    record = load_record(path)
+    if record.path(results) != path:
+        raise WorkError(
+            f"{path} holds the record that belongs to {record.path(results)}: a copy would be "
+            "counted twice. Move it back or delete it."
+        )
+    return record
+
+
+def is_complete(path: Path, key: str) -> bool:
+    """Whether `path` holds an intact record of exactly this key, with its files beside it."""
+    try:
+        record = load_record(path)
+        beside = [file for file in (record.per_image, record.showcase) if file]
+        for file in beside:
+            _read_hashed(Path(path), file)
+    except WorkError:
+        return False
+    return record.key == key and record.per_image is not None
+
+
+def load_showcase(record: Record, results: Path) -> dict[str, np.ndarray] | None:
+    """The pictures kept with a record, None if it kept none.
+
+    Raises WorkError when they are missing or are not those that were measured.
+    """
+    if record.showcase is None:
+        return None
+    path = record.path(results)
+    content = _read_hashed(path, record.showcase)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, zipfile.BadZipFile) as error:
+        broken = path.with_name(record.showcase["file"])
+        raise WorkError(f"{broken} cannot be read ({error}): measure again.") from error
+
+
+def _read_hashed(record: Path, file: HashedFile) -> bytes:
+    path = record.with_name(file["file"])
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise WorkError(
+            f"Cannot read {path}, which belongs to the record {record.name}: "
+            f"{error.strerror or error}. Restore it or measure again."
+        ) from error
+    if hashlib.sha256(content).hexdigest() != file["sha256"]:
+        raise WorkError(
+            f"{path} is not the file that {record.name} was written with: restore it or measure "
+            "again."
+        )
+    return content
+
+
+# --- provenance -------------------------------------------------------------------------------
+
+
+def provenance(
+    *, device: str, threads: int, classifier_sha256: str | None, data_sha256: str
+) -> dict[str, Any]:
+    """Code, versions and machine behind a result. Imports none of the packages it lists.
+
+    `device` as torch calls it, or the accelerator's name; `threads` used by it; hashes of the
+    classifier's weights (None without one) and of the evaluated data.
+    """
+    commit, dirty = _checkout()
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "versions": _versions(),
+        "device": device,
+        "cpu": _cpu_name(),
+        "threads": threads,
+        "classifier_sha256": classifier_sha256,
+        "data_sha256": data_sha256,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _checkout() -> tuple[str, bool | None]:
+    """Commit of the checkout this package runs from, and whether its code was changed since."""
+    root = Path(__file__).resolve().parents[1]
+    # An installed wheel may lie inside somebody else's repository, whose commit means nothing.
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top) != root:
+        return "unknown", None
+    # What runs produce is no change of the code.
+    changes = _git(root, "status", "--porcelain", "--", ".", ":!results", ":!paper")
+    return _git(root, "rev-parse", "HEAD") or "unknown", changes != ""
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
