@@ -1,0 +1,384 @@
+"""Records survive the disk unchanged, notice edits, and leave nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from casm_bench import records
+from casm_bench.errors import WorkError
+from casm_bench.records import (
+    PER_IMAGE_SCHEMA,
+    Record,
+    is_complete,
+    load_record,
+    load_records,
+    load_showcase,
+    per_image_table,
+    provenance,
+    record_key,
+    record_path,
+    save_record,
+    to_json,
+    write_per_image,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOWCASE = {
+    "names": np.array(["a", "b"]),
+    "images": np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3),
+    "binary": np.eye(4, dtype=bool)[None].repeat(2, axis=0),
+}
+
+
+def a_record(**changes) -> Record:
+    """A synthetic record: no such thing was ever measured."""
+    made_up = Record(
+        method="synthetic",
+        title="Synthetic",
+        facts={"family": "other", "published": None},
+        data="nowhere",
+        recipe="none",
+        seed=3,
+        config={"classifier": "stub", "limit": None, "alpha": 0.1},
+        key="k" * 64,
+        protocols={},
+        metrics={"mask_mean": 1 / 3},
+        provenance={"data_sha256": "d"},
+        cost={"fit_seconds": 0.1, "peak_memory_mb": None},
+        training=[{"epoch": 0, "loss": 0.5}],
+        skipped=[{"name": "x.JPEG", "reason": "truncated"}],
+    )
+    return replace(made_up, **changes)
+
+
+def scores(n: int = 2, **extra):
+    columns = {
+        "name": [f"picture-{i}" for i in range(n)],
+        "label": np.arange(n),
+        "group": [None] * n,
+        "protocol": ["casm"] * n,
+        **{side: np.arange(n, dtype=np.int64) for side in ("x0", "y0", "x1", "y1")},
+        "hit": np.arange(n) % 2 == 0,
+        "iou": np.linspace(0, 1, n),
+        "f1": [None] * n,
+        "f1_mean": [None] * n,
+    }
+    return per_image_table(columns | extra)
+
+
+@pytest.fixture
+def saved(tmp_path) -> Record:
+    return save_record(a_record(), tmp_path, scores(), SHOWCASE)
+
+
+# --- there and back ---------------------------------------------------------------------------
+
+
+def test_a_record_comes_back_as_it_was(saved, tmp_path):
+    assert load_record(tmp_path / "nowhere/none/synthetic-seed3.json") == saved
+    assert load_records(tmp_path) == [saved]
+
+
+def test_the_file_is_sorted_and_ends_in_a_line_break(saved, tmp_path):
+    text = saved.path(tmp_path).read_text()
+    content = json.loads(text)
+    assert text == json.dumps(content, sort_keys=True, indent=1) + "\n"
+    assert content["schema"] == 1
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(), json_values))
+def test_any_configuration_survives_its_checksum(tmp_path_factory, config):
+    path = tmp_path_factory.mktemp("any") / "record.json"
+    path.write_text(to_json(a_record(config=config)))
+    assert load_record(path).config == config
+
+
+def test_numpy_and_not_finite_numbers_are_written_as_json_has_them():
+    metrics = {"a": np.float32(0.5), "b": float("nan"), "c": np.int64(3), "d": np.array([1.5])}
+    written = json.loads(to_json(a_record(metrics=metrics)), parse_constant=pytest.fail)
+    assert written["metrics"] == {"a": 0.5, "b": None, "c": 3, "d": [1.5]}
+
+
+@pytest.mark.parametrize(
+    ("variant", "name"), [("", "casm-seed2.json"), ("0123abcd", "casm-seed2-0123abcd.json")]
+)
+def test_paths(variant, name):
+    path = record_path(Path("results"), "shapes", "quick", "casm", 2, variant)
+    assert path == Path("results/shapes/quick") / name
+
+
+def test_showcases_come_back(saved, tmp_path):
+    shown = load_showcase(saved, tmp_path)
+    assert shown.keys() == SHOWCASE.keys()
+    assert all(np.array_equal(shown[name], SHOWCASE[name]) for name in SHOWCASE)
+    assert load_showcase(a_record(), tmp_path) is None
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path):
+    for folder in ("one", "two"):
+        save_record(a_record(), tmp_path / folder, scores(), SHOWCASE)
+    files = sorted(p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*.*"))
+    assert [file.suffix for file in files] == [".json", ".npz", ".parquet"]
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+# --- scores of single images ------------------------------------------------------------------
+
+
+def test_per_image_scores_have_fixed_types_and_further_columns_last(saved, tmp_path):
+    table = pq.read_table(saved.path(tmp_path).with_suffix(".parquet"))
+    assert table.schema.equals(PER_IMAGE_SCHEMA)
+    wider = scores(2, evidence_recall=[0.5, 0.75])
+    assert wider.column_names == [*PER_IMAGE_SCHEMA.names, "evidence_recall"]
+    assert wider["evidence_recall"].to_pylist() == [0.5, 0.75]
+
+
+def test_per_image_scores_must_be_whole():
+    with pytest.raises(ValueError, match="'label'"):
+        per_image_table({"name": ["a"]})
+
+
+def test_per_image_scores_can_be_written_alone(tmp_path):
+    written = write_per_image(tmp_path / "mine.parquet", scores())
+    content = (tmp_path / "mine.parquet").read_bytes()
+    assert written == {"file": "mine.parquet", "sha256": hashlib.sha256(content).hexdigest()}
+
+
+# --- what is not accepted ---------------------------------------------------------------------
+
+
+def edit(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"metrics": {"mask_mean": 0.9}}, "edited"),
+        ({"checksum": "0" * 64}, "edited"),
+        ({"added": 1}, "edited"),
+        ({"schema": 99}, "schema 99"),
+    ],
+)
+def test_edits_are_noticed(saved, tmp_path, change, reason):
+    path = saved.path(tmp_path)
+    edit(path, **change)
+    with pytest.raises(WorkError, match=f"{re.escape(str(path))}.*{reason}"):
+        load_records(tmp_path)
+    assert not is_complete(path, saved.key)
+
+
+def test_reformatting_is_no_edit(saved, tmp_path):
+    edit(saved.path(tmp_path))
+    assert load_record(saved.path(tmp_path)) == saved
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\udcff", "3"])
+def test_what_is_no_record_is_named(tmp_path, text):
+    path = tmp_path / "broken.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(WorkError, match="broken.json is not a record"):
+        load_record(path)
+
+
+def test_a_field_too_many_is_named(tmp_path):
+    content = json.loads(to_json(a_record()))
+    del content["checksum"]
+    content["extra"] = 1
+    content["checksum"] = records._digest(content)
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(WorkError, match="other.json .* extra"):
+        load_record(path)
+
+
+def test_a_missing_record_is_named(tmp_path):
+    with pytest.raises(WorkError, match="gone.json"):
+        load_record(tmp_path / "gone.json")
+
+
+def test_a_copy_under_another_name_is_not_counted_twice(saved, tmp_path):
+    path = saved.path(tmp_path)
+    path.with_name("synthetic-seed4.json").write_bytes(path.read_bytes())
+    with pytest.raises(WorkError, match="seed4.json holds the record that belongs to .*seed3"):
+        load_records(tmp_path)
+
+
+def test_the_cache_holds_no_records(saved, tmp_path):
+    cached = tmp_path / "cache" / "shapes" / "state.json"
+    cached.parent.mkdir(parents=True)
+    cached.write_text("not a record")
+    assert load_records(tmp_path) == [saved]
+
+
+def test_an_empty_folder_has_no_records(tmp_path):
+    assert load_records(tmp_path) == load_records(tmp_path / "missing") == []
+
+
+# --- completeness -----------------------------------------------------------------------------
+
+
+def test_a_saved_record_is_complete_for_its_key_only(saved, tmp_path):
+    path = saved.path(tmp_path)
+    assert is_complete(path, saved.key)
+    assert not is_complete(path, "another key")
+    assert not is_complete(path.with_name("synthetic-seed9.json"), saved.key)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"")])
+def test_a_record_without_its_files_is_incomplete(saved, tmp_path, suffix, damage):
+    damage(saved.path(tmp_path).with_suffix(suffix))
+    assert not is_complete(saved.path(tmp_path), saved.key)
+
+
+def test_changed_showcases_are_refused(saved, tmp_path):
+    saved.path(tmp_path).with_suffix(".npz").write_bytes(b"changed")
+    with pytest.raises(WorkError, match="synthetic-seed3.npz is not the file"):
+        load_showcase(saved, tmp_path)
+
+
+def test_every_part_of_the_identity_changes_the_key():
+    identity = {
+        "data": "shapes",
+        "recipe": "quick",
+        "method": "casm",
+        "seed": 0,
+        "config": {"lambda_r": 10.0},
+        "data_digest": "d",
+    }
+    changed = [
+        identity | {name: value}
+        for name, value in (
+            ("data", "other"),
+            ("recipe", "other"),
+            ("method", "other"),
+            ("seed", 1),
+            ("config", {"lambda_r": 10.5}),
+            ("data_digest", "e"),
+        )
+    ]
+    keys = [record_key(**one) for one in (identity, *changed)]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == record_key(**identity | {"config": {"lambda_r": np.float64(10)}})
+
+
+# --- interruptions ----------------------------------------------------------------------------
+
+
+def test_an_interruption_leaves_no_record_that_looks_complete(tmp_path, monkeypatch):
+    """The JSON comes last: whatever fails before it, the run is measured again."""
+    real, written = os.replace, []
+
+    def replace_twice(source, target):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(Path(target).suffix)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace_twice)
+    with pytest.raises(KeyboardInterrupt):
+        save_record(a_record(), tmp_path, scores(), SHOWCASE)
+    assert set(written) == {".npz", ".parquet"}
+    assert load_records(tmp_path) == []
+    assert not is_complete(a_record().path(tmp_path), a_record().key)
+
+
+def test_a_full_disk_is_explained_and_leaves_nothing(tmp_path, monkeypatch):
+    def no_space(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    with pytest.raises(WorkError, match=r"synthetic-seed3.*No space left"):
+        save_record(a_record(), tmp_path, scores())
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_an_unwritable_folder_is_explained(tmp_path):
+    (tmp_path / "nowhere").write_text("a file where a folder should be")
+    with pytest.raises(WorkError, match="nowhere"):
+        save_record(a_record(), tmp_path, scores())
+
+
+# --- provenance -------------------------------------------------------------------------------
+
+
+def test_provenance_without_importing_what_it_lists():
+    code = (
+        "import sys, json\n"
+        "from casm_bench.records import provenance\n"
+        "found = provenance(device='cpu', threads=2, classifier_sha256=None, data_sha256='d')\n"
+        "assert not {'torch', 'torchvision', 'timm'} & set(sys.modules)\n"
+        "print(json.dumps(found))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert found["versions"]["numpy"] == np.__version__
+    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["threads"] == 2
+    assert found["cpu"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found["created"])
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=Nobody", "-c", "user.email=nobody@example.org"]
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A repository of its own, from which the package seems to run."""
+    module = tmp_path / "casm_bench" / "records.py"
+    module.parent.mkdir()
+    module.write_text("")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "First")
+    monkeypatch.setattr(records, "__file__", str(module))
+    return tmp_path
+
+
+def commit_and_dirty() -> tuple[str, bool | None]:
+    found = provenance(device="cpu", threads=1, classifier_sha256=None, data_sha256="d")
+    return found["commit"], found["dirty"]
+
+
+def test_results_do_not_make_a_checkout_dirty_but_code_does(checkout):
+    head = git(checkout, "rev-parse", "HEAD")
+    assert commit_and_dirty() == (head, False)
+    (checkout / "results").mkdir()
+    (checkout / "results" / "new.json").write_text("{}")
+    assert commit_and_dirty() == (head, False)
+    (checkout / "new_method.py").write_text("")
+    assert commit_and_dirty() == (head, True)
+
+
+def test_somebody_elses_repository_is_not_ours(checkout, monkeypatch):
+    installed = checkout / "lib" / "site-packages" / "casm_bench" / "records.py"
+    monkeypatch.setattr(records, "__file__", str(installed))
+    assert commit_and_dirty() == ("unknown", None)
