@@ -1,0 +1,239 @@
+"""Figures made from records: the paper's Figure 1, and localization errors with intervals.
+
+Drawn without pyplot and with nothing in the files that changes from one run to the next, so that
+the same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import pandas as pd
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..errors import WorkError
+from ..records import Record, load_showcase
+from .measured import Measurement, Setting, group_by
+from .published import TABLE1
+
+FIGURE1_ROWS = (f"{TABLE1}casm", f"{TABLE1}baseline")  # left and right block
+FIGURE1_PICTURES = 7  # at most, as in the paper
+GREY = round(0.35 * 255)  # the paper's fill
+INPAINT_RADIUS = 3  # pixels, Telea's method, as in the authors' evaluation
+GAP = 4  # pixels between pictures
+DPI = 150
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # tell protocols apart without colour
+FIXED = {
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "png": {"Software": None},
+}
+
+
+# --- Figure 1 ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Block:
+    """Pictures n×H×W×3 with the binary masks n×H×W that one method found for them."""
+
+    title: str
+    images: np.ndarray
+    masks: np.ndarray
+
+
+def figure1(blocks: Sequence[Block]) -> Figure:
+    """Original, masked-in, masked-out and inpainted pictures; one block of columns per method."""
+    panels = [_panel(block) for block in blocks]
+    height, width = panels[0].shape[:2]
+    inches = 10 * height / (len(panels) * width)
+    figure = Figure(figsize=(10, inches + 0.4), layout="constrained")
+    for axes, block, panel in zip(
+        np.atleast_1d(figure.subplots(1, len(panels))), blocks, panels, strict=True
+    ):
+        axes.imshow(panel, interpolation="none")
+        axes.set_title(block.title, fontsize=9)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    _name_rows(figure.axes[0], height)
+    return figure
+
+
+def _name_rows(axes: Axes, height: int) -> None:
+    rows = ("original", "masked in", "masked out", "inpainted")
+    axes.set_yticks([(i + 0.5) * height / len(rows) for i in range(len(rows))], rows, fontsize=8)
+    axes.tick_params(left=False)
+
+
+def _panel(block: Block) -> np.ndarray:
+    """All pictures of a method on white: a column per picture, a row per treatment."""
+    columns = [_column(*pair) for pair in zip(block.images, block.masks, strict=True)]
+    return np.concatenate(columns, axis=1)[:-GAP, :-GAP]
+
+
+def _column(image_HW3: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
+    pictures = [image_HW3, *treatments(image_HW3, mask_HW)]
+    frame = ((0, GAP), (0, GAP), (0, 0))
+    return np.concatenate([np.pad(p, frame, constant_values=255) for p in pictures])
+
+
+def treatments(
+    image_HW3: np.ndarray, mask_HW: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Masked-in, masked-out and inpainted masked-out picture, uint8 like the original.
+
+    What is masked away becomes grey; inpainting (Telea 2004) fills it from its surroundings.
+    """
+    inside_HW1 = mask_HW.astype(bool)[..., None]
+    grey = np.uint8(GREY)
+    inpainted = cv2.inpaint(
+        np.ascontiguousarray(image_HW3), mask_HW.astype(np.uint8), INPAINT_RADIUS, cv2.INPAINT_TELEA
+    )
+    return np.where(inside_HW1, image_HW3, grey), np.where(inside_HW1, grey, image_HW3), inpainted
+
+
+def figure1_blocks(
+    records: Sequence[Record], found: Sequence[Measurement], results: Path
+) -> list[Block]:
+    """The methods of Figure 1 on pictures that they share; empty if no two records show any.
+
+    Of several such pairs the first recipe as it stands with the lowest seed is taken.
+    Raises WorkError when a showcase was changed, or pictures of the same name differ.
+    """
+    names = {m.method: m.row.row for m in found if m.row}
+    shown = [r for r in records if r.showcase and names.get(r.method) in FIGURE1_ROWS]
+    comparable = group_by(shown, lambda r: (bool(r.variant), r.data, r.recipe, r.variant, r.seed))
+    for _, together in sorted(comparable.items()):
+        by_row = {names[record.method]: record for record in together}
+        if set(by_row) == set(FIGURE1_ROWS):
+            return _shared_pictures([by_row[row] for row in FIGURE1_ROWS], results)
+    return []
+
+
+def _shared_pictures(records: Sequence[Record], results: Path) -> list[Block]:
+    showcases = [load_showcase(record, results) for record in records]
+    positions = [{str(n): i for i, n in enumerate(case["names"])} for case in showcases]
+    shared = [name for name in positions[0] if all(name in p for p in positions)]
+    blocks = []
+    for record, case, position in zip(records, showcases, positions, strict=True):
+        chosen = [position[name] for name in shared[:FIGURE1_PICTURES]]
+        blocks.append(Block(record.title, case["images"][chosen], case["binary"][chosen]))
+    if any(not np.array_equal(blocks[0].images, block.images) for block in blocks):
+        files = " and ".join(str(r.path(results).with_name(r.showcase["file"])) for r in records)
+        raise WorkError(
+            f"{files} hold different pictures under the same names, so Figure 1 cannot show them "
+            "side by side: measure both methods again on the same data."
+        )
+    return blocks if shared else []
+
+
+# --- localization errors ----------------------------------------------------------------------
+
+
+def error_figure(found: Sequence[Measurement]) -> Figure:
+    """LE with 95 % intervals: a panel per setting, a line per method, a marker per protocol.
+
+    Published figures are hollow: they were not measured, and not on these data.
+    """
+    panels = group_by(found, lambda m: m.setting)
+    lines = [len({m.method for m in of_setting}) for of_setting in panels.values()]
+    figure = Figure(figsize=(7, 0.9 * len(panels) + 0.42 * sum(lines)), layout="constrained")
+    grid = {"height_ratios": lines}
+    all_axes = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True, gridspec_kw=grid))
+    protocols = list(dict.fromkeys(m.protocol for m in found))
+    for axes, (setting, of_setting) in zip(all_axes, panels.items(), strict=True):
+        _error_panel(axes, setting, of_setting, protocols)
+    all_axes[-1].set(xlabel="localization error (%)", xlim=(0, 100))
+    handles, labels = _legend_entries(all_axes)
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    return figure
+
+
+def _error_panel(
+    axes: Axes, setting: Setting, found: Sequence[Measurement], protocols: Sequence[str]
+) -> None:
+    titles = list(dict.fromkeys(m.title for m in found))
+    points = _points(found, titles, protocols)
+    colours = dict(zip(protocols, seaborn.color_palette("colorblind"), strict=False))
+    for point, m in zip(points.itertuples(), found, strict=True):
+        axes.plot([m.error.low, m.error.high], [point.y, point.y], color=colours[m.protocol], lw=1)
+    seaborn.scatterplot(
+        points,
+        x="x",
+        y="y",
+        hue="protocol",
+        style="protocol",
+        hue_order=protocols,
+        style_order=protocols,
+        palette=colours,
+        markers=dict(zip(protocols, MARKERS, strict=False)),
+        s=36,
+        zorder=3,
+        ax=axes,
+    )
+    _published_points(axes, found, titles)
+    axes.set(title=str(setting), ylabel="", yticks=range(len(titles)), yticklabels=titles)
+    axes.set_ylim(len(titles) - 0.5, -0.5)
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    axes.get_legend().remove()
+    seaborn.despine(ax=axes)
+
+
+def _points(
+    found: Sequence[Measurement], titles: Sequence[str], protocols: Sequence[str]
+) -> pd.DataFrame:
+    """One point per measurement; the protocols of a method lie side by side on its line."""
+    step = 0.6 / len(protocols)
+    offsets = {name: (i - (len(protocols) - 1) / 2) * step for i, name in enumerate(protocols)}
+    return pd.DataFrame(
+        {
+            "x": [m.error.value for m in found],
+            "y": [titles.index(m.title) + offsets[m.protocol] for m in found],
+            "protocol": [m.protocol for m in found],
+        }
+    )
+
+
+def _published_points(axes: Axes, found: Sequence[Measurement], titles: Sequence[str]) -> None:
+    rows = {m.title: m.row.value for m in found if m.row}
+    if rows:
+        axes.scatter(
+            list(rows.values()),
+            [titles.index(title) for title in rows],
+            s=70,
+            marker="d",
+            facecolors="none",
+            edgecolors="0.2",
+            label="published",
+        )
+
+
+def _legend_entries(all_axes: Sequence[Axes]) -> tuple[list, list[str]]:
+    entries = {}
+    for axes in all_axes:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    return list(entries.values()), list(entries)
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+def render(figure: Figure, kind: str) -> bytes:
+    """The figure as `pdf` or `png`, without dates or versions inside."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, dpi=DPI, metadata=FIXED[kind])
+    return buffer.getvalue()
+
+
+def drawn_alike():
+    """A context in which the user's matplotlibrc changes nothing."""
+    return matplotlib.rc_context({**matplotlib.rcParamsDefault, "pdf.fonttype": 42})

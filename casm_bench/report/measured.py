@@ -1,0 +1,185 @@
+"""What records say once their seeds are put together: one measurement per number in a table."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..protocols import PROTOCOLS
+from ..records import Record
+from ..statistics import Estimate, mean_error
+from .published import Published, find_row
+
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
+
+CONTROL = "control"  # the family of methods that only mark where the scale begins and ends
+
+
+@dataclass(frozen=True, order=True)
+class Setting:
+    """What methods share when their numbers may be compared: one group of columns."""
+
+    data: str
+    recipe: str
+    classifier: str  # empty where only controls were measured
+
+    def __str__(self) -> str:
+        return ", ".join(part for part in (self.data, self.recipe, self.classifier) if part)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Localization error of a method in a setting under a protocol, over all seeds."""
+
+    setting: Setting
+    method: str
+    title: str
+    family: str
+    row: Published | None  # the method's row in the paper's Table 1
+    variant: str  # hash of the changed settings; empty for the recipe as it stands
+    change: str  # the changed settings in words
+    protocol: str
+    source: str  # of the images, where a data set has several; empty for all together
+    error: Estimate
+    seeds: tuple[int, ...]
+    policy: str  # where the threshold comes from
+    tuned_on: str
+
+
+def measurements(records: Sequence[Record], rows: Mapping[str, Published]) -> list[Measurement]:
+    """Put the seeds of each method together. `rows` are those of the paper's Table 1."""
+    recipes = {_cell(record): record.config for record in records if not record.variant}
+    found = []
+    for setting, of_method in runs(records):
+        change = describe_change(of_method[0], recipes.get(_cell(of_method[0])))
+        for protocol, source in _scores_of(of_method):
+            found.append(_measurement(setting, of_method, change, protocol, source, rows))
+    return found
+
+
+def runs(records: Sequence[Record]) -> list[tuple[Setting, list[Record]]]:
+    """The records of each method that differ in nothing but their seed, by setting.
+
+    Controls use no classifier, so their numbers stand beside every classifier's.
+    """
+    classifiers = group_by(
+        (record for record in records if not is_control(record)), lambda r: (r.data, r.recipe)
+    )
+    grouped: dict[tuple, list[Record]] = defaultdict(list)
+    for record in records:
+        beside = [record]
+        if is_control(record):
+            beside = classifiers.get((record.data, record.recipe), [])
+        for name in dict.fromkeys(map(classifier_of, beside)) or ("",):
+            setting = Setting(record.data, record.recipe, name)
+            grouped[setting, record.method, record.variant].append(record)
+    return [
+        (setting, sorted(same, key=lambda record: record.seed))
+        for (setting, _, _), same in grouped.items()
+    ]
+
+
+def group_by(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Items by key, keys in the order in which they are first met."""
+    groups: dict[Key, list[Item]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return dict(groups)
+
+
+def is_control(record: Record) -> bool:
+    """Whether the method is a control row, such as the whole frame."""
+    return record.facts.get("family") == CONTROL
+
+
+def classifier_of(record: Record) -> str:
+    """The classifier and where its weights come from, as far as the record has them."""
+    name, weights = record.config.get("classifier"), record.config.get("weights")
+    if not name:
+        return ""
+    return f"{name} ({weights})" if weights else str(name)
+
+
+def describe_change(record: Record, recipe: Mapping[str, Any] | None) -> str:
+    """How a record's settings differ from its recipe's, as `limit=100, strategy=L`."""
+    if not record.variant:
+        return ""
+    settings, usual = _flat(record.config), _flat(recipe or {})
+    changed = {
+        name: value
+        for name, value in settings.items()
+        if (recipe is not None and value != usual.get(name)) or (name == "limit" and value)
+    }
+    if not changed:
+        return f"variant {record.variant}"
+    return ", ".join(f"{name}={value}" for name, value in sorted(changed.items()))
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _cell(record: Record) -> tuple[str, str, str]:
+    return record.data, record.recipe, record.method
+
+
+def _scores_of(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Protocols and sources that every seed has; protocols in the order of their declaration."""
+    shared = set.intersection(*(_scores(record) for record in records))
+    order = list(PROTOCOLS)
+    return sorted(shared, key=lambda s: (order.index(s[0]) if s[0] in order else len(order), s))
+
+
+def _scores(record: Record) -> set[tuple[str, str]]:
+    return {
+        (name, source)
+        for name, result in record.protocols.items()
+        for source in ("", *(result.get("groups") or {}))
+    }
+
+
+def _measurement(
+    setting: Setting,
+    records: Sequence[Record],
+    change: str,
+    protocol: str,
+    source: str,
+    rows: Mapping[str, Published],
+) -> Measurement:
+    last = records[-1]
+    results = [record.protocols[protocol] for record in records]
+    scores = [result["groups"][source] if source else result for result in results]
+    return Measurement(
+        setting=setting,
+        method=last.method,
+        title=last.title,
+        family=last.facts.get("family", ""),
+        row=find_row(last.facts.get("published"), rows),
+        variant=last.variant,
+        change=change,
+        protocol=protocol,
+        source=source,
+        error=mean_error(
+            [score["localization_error"] for score in scores],
+            [score["n_images"] for score in scores],
+            same_images=not _own_images(records),
+        ),
+        seeds=tuple(record.seed for record in records),
+        policy=results[-1]["policy"],
+        tuned_on=results[-1]["tuned_on"] or "",
+    )
+
+
+def _own_images(records: Sequence[Record]) -> bool:
+    """Whether every seed was scored on pictures of its own, as drawn data are."""
+    digests = {record.provenance["data_sha256"] for record in records}
+    return len(digests) == len(records)

@@ -1,0 +1,76 @@
+"""`make paper`: everything in the paper that depends on measurements, made from records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import WorkError
+from ..files import write_atomically
+from ..records import Record, load_records
+from .figures import drawn_alike, error_figure, figure1, figure1_blocks, render
+from .measured import Measurement, measurements
+from .published import LEDGER, read_published, table1_rows
+from .table import make_tables, to_csv, to_latex, to_markdown
+
+GENERATED = "generated"
+FIGURES = tuple(f"{name}.{kind}" for name in ("figure1", "le") for kind in ("pdf", "png"))
+
+
+def write_paper(results: Path, paper: Path) -> list[Path]:
+    """Regenerate `<paper>/generated` from the records in `results`; train and measure nothing.
+
+    Returns the files that belong there now. Files whose content has not changed are not touched;
+    a figure for which records no longer suffice is removed rather than left to mislead.
+    Raises WorkError when there is no record, when one was edited, or when writing fails.
+    """
+    content = _contents(Path(results))
+    folder = Path(paper) / GENERATED
+    for name in FIGURES:
+        if name not in content:
+            (folder / name).unlink(missing_ok=True)
+    for name, new in content.items():
+        _write_if_changed(folder / name, new)
+    return [folder / name for name in content]
+
+
+def _contents(results: Path) -> dict[str, bytes]:
+    records = load_records(results)
+    if not records:
+        raise WorkError(
+            f"There are no records in {results}: measure something first, for instance with "
+            "`python -m casm_bench run`, or name the folder that holds the records."
+        )
+    rows = table1_rows(read_published(results))
+    if not rows:
+        raise WorkError(f"{results / LEDGER} is missing or lacks the rows of the paper's Table 1.")
+    tables = make_tables(records, rows)
+    texts = {
+        "table1.tex": to_latex(tables),
+        "table1.md": to_markdown(tables),
+        "table1.csv": to_csv(records, rows),
+    }
+    drawn = _figures(records, measurements(records, rows), results)
+    return {name: text.encode() for name, text in texts.items()} | drawn
+
+
+def _figures(
+    records: Sequence[Record], found: Sequence[Measurement], results: Path
+) -> dict[str, bytes]:
+    """File by file, those figures that the records suffice for."""
+    figures = {}
+    with drawn_alike():
+        if blocks := figure1_blocks(records, found, results):
+            figures["figure1"] = figure1(blocks)
+        if whole := [m for m in found if not (m.variant or m.source)]:
+            figures["le"] = error_figure(whole)
+        return {
+            f"{name}.{kind}": render(figure, kind)
+            for name, figure in figures.items()
+            for kind in ("pdf", "png")
+        }
+
+
+def _write_if_changed(path: Path, content: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomically(path, content)

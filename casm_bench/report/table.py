@@ -1,0 +1,478 @@
+"""Table 1: what the paper printed beside what was measured, as LaTeX, Markdown and long CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from ..protocols import PROTOCOLS
+from ..records import Record
+from ..statistics import Estimate
+from .measured import CONTROL, Measurement, Setting, group_by, measurements, runs
+from .published import Published, find_row
+
+DASH = "–"
+PER_SEED = "images × seeds"
+ELSEWHERE = "†"  # marks published figures that the paper took over from other works
+
+Cell = tuple[str, ...]  # lines of a cell: first the number, then what explains it
+EMPTY: Cell = (DASH,)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column, below the heading of its group if it has one."""
+
+    title: str
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text, ready for any format."""
+
+    label: str
+    caption: str
+    columns: list[Column]
+    rows: list[list[Cell]]
+    rule_before: int | None = None  # the row above which a rule is drawn
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of Table 1: a printed figure, a measured method, or both."""
+
+    title: str
+    published: Published | None
+    method: str | None
+
+
+def make_tables(records: Sequence[Record], rows: Mapping[str, Published]) -> list[Table]:
+    """Table 1, then what does not belong into it: sources, subsets and variants, other measures.
+
+    `rows` are the published rows of Table 1, in the paper's order.
+    """
+    found = measurements(records, rows)
+    sources = [m for m in found if m.source and not m.variant]
+    variants = [m for m in found if m.variant and not m.source]
+    listings = []
+    if sources:
+        caption = "The runs of Table 1 by source of the images. LE in %, 95 % Wilson interval."
+        listings.append(_listing("sources", caption, "source", sources))
+    if variants:
+        caption = (
+            "Subsets and variants: some of the images only, or other settings than the recipe's, "
+            "and so not comparable with Table 1. LE in %, 95 % Wilson interval."
+        )
+        listings.append(_listing("variants", caption, "what differs", variants))
+    whole = [m for m in found if not (m.source or m.variant)]
+    return [main_table(whole, rows), *listings, *_measure_tables(records)]
+
+
+# --- Table 1 ----------------------------------------------------------------------------------
+
+
+def main_table(found: Sequence[Measurement], rows: Mapping[str, Published]) -> Table:
+    """The paper's rows in its order, then other methods; controls below a rule."""
+    by_setting = dict(sorted(group_by(found, lambda m: m.setting).items()))
+    methods = list({m.method: m for m in found}.values())
+    others = [m for m in methods if m.row is None]
+    lines = [line for row in rows.values() for line in _paper_lines(row, methods)]
+    lines += [Line(m.title, None, m.method) for m in others if m.family != CONTROL]
+    controls = [Line(m.title, None, m.method) for m in others if m.family == CONTROL]
+    columns = [Column("method"), Column("published")]
+    for setting, measured in by_setting.items():
+        titles = (*_protocols(measured), PER_SEED)
+        columns += [Column(title, str(setting)) for title in titles]
+    return Table(
+        label="table1",
+        caption=_caption(by_setting),
+        columns=columns,
+        rows=[_main_row(line, by_setting) for line in (*lines, *controls)],
+        rule_before=len(lines) if controls else None,
+    )
+
+
+def _paper_lines(row: Published, methods: Sequence[Measurement]) -> list[Line]:
+    measured = [Line(m.title, row, m.method) for m in methods if m.row == row]
+    return measured or [Line(row.title, row, None)]
+
+
+def _main_row(line: Line, by_setting: Mapping[Setting, Sequence[Measurement]]) -> list[Cell]:
+    cells: list[Cell] = [(line.title,), published_cell(line.published)]
+    for measured in by_setting.values():
+        own = [m for m in measured if m.method == line.method]
+        cells += [*_error_cells(own, _protocols(measured)), _size_cell(own)]
+    return cells
+
+
+def published_cell(published: Published | None) -> Cell:
+    """The printed figure, marked if the paper quotes it from elsewhere."""
+    if published is None:
+        return EMPTY
+    return (f"{published.value:.1f}{'' if published.protocol == 'casm' else ELSEWHERE}",)
+
+
+def _protocols(found: Iterable[Measurement]) -> list[str]:
+    names = {m.protocol for m in found}
+    return [*(name for name in PROTOCOLS if name in names), *sorted(names - set(PROTOCOLS))]
+
+
+def _error_cells(found: Sequence[Measurement], protocols: Sequence[str]) -> list[Cell]:
+    errors = {m.protocol: m.error for m in found}
+    return [_error_cell(errors[name]) if name in errors else EMPTY for name in protocols]
+
+
+def _error_cell(error: Estimate) -> Cell:
+    lines = (f"{error.value:.1f}", f"[{error.low:.1f}, {error.high:.1f}]")
+    if error.seeds == 1:
+        return lines
+    return (*lines, f"seeds {error.lowest:.1f} to {error.highest:.1f}")
+
+
+def _size_cell(found: Sequence[Measurement]) -> Cell:
+    if not found:
+        return EMPTY
+    return (f"{found[0].error.n_images:,} × {found[0].error.seeds}",)
+
+
+def _caption(by_setting: Mapping[Setting, Sequence[Measurement]]) -> str:
+    parts = [
+        "Localization error (LE) in %, lower is better. Published figures are the paper's own "
+        f"print and were not measured here; they follow mixed protocols, and those marked "
+        f"{ELSEWHERE} are quoted there from other works. Measured figures carry a 95 % Wilson "
+        "interval over images and, for several seeds, the range over seeds."
+    ]
+    parts += [_describe(setting, found) for setting, found in by_setting.items()]
+    return " ".join(parts)
+
+
+def _describe(setting: Setting, found: Sequence[Measurement]) -> str:
+    counts = {m.error.n_images for m in found}
+    images = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
+    seeds = sorted({seed for m in found for seed in m.seeds})
+    text = f"{setting}: {images} images, {_seeds(seeds)}"
+    if any(m.error.seeds > 1 for m in found):
+        pooled = any(m.error.pooled for m in found)
+        text += (
+            " (new images for each, all of which the interval counts)"
+            if pooled
+            else " (the same images for each, which the interval counts once)"
+        )
+    return f"{text}; threshold policy: {_policies(found)}."
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+
+
+def _policies(found: Sequence[Measurement]) -> str:
+    """Which protocols' thresholds came from where; nothing about boxes is hidden."""
+    by_policy = group_by(found, lambda m: (m.policy, m.tuned_on))
+    texts = []
+    for (policy, tuned_on), same in by_policy.items():
+        untuned = "best on the evaluated images" if policy == "oracle" else "nothing tuned"
+        origin = f"tuned on {tuned_on}" if tuned_on else untuned
+        scope = f" ({', '.join(_protocols(same))})" if len(by_policy) > 1 else ""
+        texts.append(f"{policy}, {origin}{scope}")
+    return "; ".join(texts)
+
+
+# --- what stands beside Table 1 ---------------------------------------------------------------
+
+
+def _listing(label: str, caption: str, heading: str, found: Sequence[Measurement]) -> Table:
+    protocols = _protocols(found)
+    titles = ("data", heading, "method", *protocols, PER_SEED)
+    grouped = group_by(found, lambda m: (m.setting, m.source or m.change, m.method))
+    return Table(
+        label=label,
+        caption=caption,
+        columns=[Column(title) for title in titles],
+        rows=[
+            [
+                (str(setting),),
+                (which,),
+                (same[0].title,),
+                *_error_cells(same, protocols),
+                _size_cell(same),
+            ]
+            for (setting, which, _), same in sorted(grouped.items())
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean of a measure over seeds, and its range."""
+
+    value: float
+    lowest: float
+    highest: float
+    seeds: int
+
+
+def measures(records: Sequence[Record]) -> dict[str, Spread]:
+    """Everything but LE that the records of one method hold: F1, metrics and cost, over seeds."""
+    values: dict[str, list[float]] = {}
+    for record in records:
+        for name, value in _all_measures(record).items():
+            if value is not None:
+                values.setdefault(name, []).append(value)
+    return {
+        name: Spread(fmean(found), min(found), max(found), len(found))
+        for name, found in values.items()
+    }
+
+
+def _all_measures(record: Record) -> dict[str, float | None]:
+    f1 = {f"f1 ({name}, %)": result["f1"] for name, result in record.protocols.items()}
+    return f1 | record.metrics | record.cost
+
+
+def _measure_tables(records: Sequence[Record]) -> list[Table]:
+    plain = [run for run in runs(records) if not run[1][0].variant]
+    return [
+        _measure_table(setting, [same for _, same in of_setting])
+        for setting, of_setting in sorted(group_by(plain, lambda run: run[0]).items())
+    ]
+
+
+def _measure_table(setting: Setting, methods: Sequence[Sequence[Record]]) -> Table:
+    found = {same[0].title: measures(same) for same in methods}
+    names = dict.fromkeys(name for of_method in found.values() for name in of_method)
+    return Table(
+        label=f"measures-{'-'.join((setting.data, setting.recipe))}",
+        caption=f"Other measures, {setting}: mean over seeds and range.",
+        columns=[Column("measure"), *map(Column, found)],
+        rows=[
+            [(name.replace("_", " "),), *(_spread_cell(found[title].get(name)) for title in found)]
+            for name in names
+        ],
+    )
+
+
+def _spread_cell(spread: Spread | None) -> Cell:
+    if spread is None:
+        return EMPTY
+    value = f"{spread.value:.4g}"
+    if spread.seeds == 1:
+        return (value,)
+    return value, f"{spread.lowest:.4g} to {spread.highest:.4g}"
+
+
+# --- formats ----------------------------------------------------------------------------------
+
+
+def to_markdown(tables: Sequence[Table]) -> str:
+    """All tables as GitHub's Markdown, captions above."""
+    return "\n".join(_markdown_table(table) for table in tables)
+
+
+def _markdown_table(table: Table) -> str:
+    titles = [f"{c.group}: {c.title}" if c.group else c.title for c in table.columns]
+    lines = [_markdown_row((title,) for title in titles), "|---" * len(titles) + "|"]
+    for number, row in enumerate(table.rows):
+        if number == table.rule_before:
+            lines.append(_markdown_row([("*controls*",), *[("",)] * (len(titles) - 1)]))
+        lines.append(_markdown_row(row))
+    return f"{table.caption}\n\n" + "\n".join(lines) + "\n"
+
+
+def _markdown_row(cells: Iterable[Cell]) -> str:
+    return f"| {' | '.join('<br>'.join(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+TEX = str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "×": r"$\times$",
+        DASH: "--",
+        ELSEWHERE: r"\dag{}",
+    }
+)
+
+
+def to_latex(tables: Sequence[Table]) -> str:
+    """All tables as floats for a paper that loads booktabs."""
+    return "\n".join(_latex_table(table) for table in tables)
+
+
+def _latex_table(table: Table) -> str:
+    rows = [_latex_row(row) for row in table.rows]
+    if table.rule_before is not None:
+        rows.insert(table.rule_before, r"\midrule")
+    return "\n".join(
+        [
+            r"\begin{table*}",
+            r"\centering\small",
+            rf"\caption{{{table.caption.translate(TEX)}}}",
+            rf"\label{{tab:{table.label}}}",
+            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+            r"\toprule",
+            *_latex_groups(table.columns),
+            _latex_row([(column.title,) for column in table.columns]),
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table*}",
+            "",
+        ]
+    )
+
+
+def _latex_groups(columns: Sequence[Column]) -> list[str]:
+    """A line of headings that span their groups' columns, with rules below them."""
+    if not any(column.group for column in columns):
+        return []
+    headings, rules, start = [], [], 1
+    for group, of_group in group_by(columns, lambda column: column.group).items():
+        end = start + len(of_group) - 1
+        headings.append(rf"\multicolumn{{{len(of_group)}}}{{c}}{{{group.translate(TEX)}}}")
+        if group:
+            rules.append(rf"\cmidrule(lr){{{start}-{end}}}")
+        start = end + 1
+    return [" & ".join(headings) + r" \\", *rules]
+
+
+def _latex_row(cells: Iterable[Cell]) -> str:
+    return " & ".join(map(_latex_cell, cells)) + r" \\"
+
+
+def _latex_cell(cell: Cell) -> str:
+    first, *rest = (line.translate(TEX) for line in cell)
+    if not rest:
+        return first
+    return rf"\shortstack[r]{{{first}" + "".join(rf"\\{{\tiny {line}}}" for line in rest) + "}"
+
+
+CSV_COLUMNS = (
+    *("kind", "data", "recipe", "classifier", "method", "title", "variant", "change"),
+    *("images_from", "protocol", "metric", "value", "low", "high", "lowest_seed", "highest_seed"),
+    *("images", "seeds", "policy", "tuned_on", "published"),
+)
+
+
+def to_csv(records: Sequence[Record], rows: Mapping[str, Published]) -> str:
+    """Long format: a line per number, published and measured, with what is needed to read it."""
+    lines = [_published_line(name, row) for name, row in rows.items()]
+    lines += [_error_line(m) for m in measurements(records, rows)]
+    for setting, same in runs(records):
+        lines += _measure_lines(setting, same)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _published_line(name: str, row: Published) -> dict[str, object]:
+    return {
+        "kind": "published",
+        "method": name,
+        "title": row.title,
+        "protocol": row.protocol,
+        "metric": row.metric,
+        "value": row.value,
+        "images": row.images or "",
+        "published": row.value,
+    }
+
+
+def _error_line(found: Measurement) -> dict[str, object]:
+    error = found.error
+    return {
+        "kind": "measured",
+        **vars(found.setting),
+        "method": found.method,
+        "title": found.title,
+        "variant": found.variant,
+        "change": found.change,
+        "images_from": found.source,
+        "protocol": found.protocol,
+        "metric": "localization_error",
+        "value": f"{error.value:.4f}",
+        "low": f"{error.low:.4f}",
+        "high": f"{error.high:.4f}",
+        "lowest_seed": f"{error.lowest:.4f}",
+        "highest_seed": f"{error.highest:.4f}",
+        "images": error.n_images,
+        "seeds": " ".join(map(str, found.seeds)),
+        "policy": found.policy,
+        "tuned_on": found.tuned_on,
+        "published": found.row.value if found.row else "",
+    }
+
+
+def _measure_lines(setting: Setting, records: Sequence[Record]) -> list[dict[str, object]]:
+    common = {
+        "kind": "measured",
+        **vars(setting),
+        "method": records[0].method,
+        "title": records[0].title,
+        "variant": records[0].variant,
+        "seeds": " ".join(str(record.seed) for record in records),
+    }
+    return [
+        common
+        | {
+            "metric": name,
+            "value": f"{spread.value:.6g}",
+            "lowest_seed": f"{spread.lowest:.6g}",
+            "highest_seed": f"{spread.highest:.6g}",
+        }
+        for name, spread in measures(records).items()
+    ]
+
+
+# --- after a run ------------------------------------------------------------------------------
+
+
+def final_table(records: Sequence[Record], rows: Mapping[str, Published]) -> list[dict[str, str]]:
+    """What a run prints at its end: a line per method, all with the same columns in order."""
+    found = measurements(records, rows)
+    protocols = _protocols(found)
+    return [_final_line(setting, same, found, protocols, rows) for setting, same in runs(records)]
+
+
+def _final_line(
+    setting: Setting,
+    records: Sequence[Record],
+    found: Sequence[Measurement],
+    protocols: Sequence[str],
+    rows: Mapping[str, Published],
+) -> dict[str, str]:
+    first = records[0]
+    own = [
+        m
+        for m in found
+        if (m.setting, m.method, m.variant, m.source) == (setting, first.method, first.variant, "")
+    ]
+    errors = (" ".join(cell[:2]) for cell in _error_cells(own, protocols))
+    published = find_row(first.facts.get("published"), rows)
+    return {
+        "method": first.title,
+        **{f"LE {name}": error for name, error in zip(protocols, errors, strict=True)},
+        "published": published_cell(published)[0],
+        "images × seeds": _size_cell(own)[0],
+        "seconds": _sum_of_costs(records),
+        "peak MB": _peak(records),
+    }
+
+
+def _sum_of_costs(records: Sequence[Record]) -> str:
+    parts = ("fit_seconds", "map_seconds")
+    return f"{sum(record.cost.get(part) or 0 for record in records for part in parts):.1f}"
+
+
+def _peak(records: Sequence[Record]) -> str:
+    peaks = [record.cost.get("peak_memory_mb") for record in records]
+    known = [peak for peak in peaks if peak is not None]
+    return f"{max(known):,.0f}" if known else DASH

@@ -1,0 +1,191 @@
+"""Figure 1 shows the right pixels, and figures are the same bytes every time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+
+from casm_bench.errors import WorkError
+from casm_bench.records import load_records, save_record
+from casm_bench.report import figures
+from casm_bench.report.figures import (
+    Block,
+    drawn_alike,
+    error_figure,
+    figure1,
+    figure1_blocks,
+    render,
+    treatments,
+)
+from casm_bench.report.measured import measurements
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def as_in_the_paper():
+    with drawn_alike():
+        yield
+
+
+def test_grey_is_the_papers():
+    assert abs(figures.GREY / 255 - 0.35) <= 0.5 / 255
+
+
+def test_treatments_of_a_picture_of_one_colour():
+    image = np.full((16, 16, 3), (200, 10, 90), dtype=np.uint8)
+    mask = np.zeros((16, 16), dtype=bool)
+    mask[4:9, 5:12] = True
+    masked_in, masked_out, inpainted = treatments(image, mask)
+    assert (masked_in[mask] == image[0, 0]).all() and (masked_in[~mask] == 89).all()
+    assert (masked_out[~mask] == image[0, 0]).all() and (masked_out[mask] == 89).all()
+    assert (inpainted[~mask] == image[0, 0]).all()
+    # OpenCV rounds once per ring of pixels that it fills, so that a plain colour drifts a little.
+    assert np.abs(inpainted[mask].astype(int) - image[0, 0]).max() <= 3
+
+
+def test_inpainting_sees_nothing_of_what_is_masked_out():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    mask = np.zeros((16, 16), dtype=bool)
+    mask[4:9, 5:12] = True
+    hidden = np.where(mask[..., None], 255 - image, image)
+    assert (treatments(image, mask)[2] == treatments(hidden, mask)[2]).all()
+
+
+def test_an_empty_mask_masks_nothing_out():
+    image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    masked_in, masked_out, inpainted = treatments(image, np.zeros((8, 8), dtype=bool))
+    assert (masked_in == 89).all()
+    assert (masked_out == image).all() and (inpainted == image).all()
+
+
+def test_figure_1_has_a_column_per_picture_and_four_rows(a_showcase):
+    case = a_showcase(["p", "q"], mask_side=10, size=32)
+    blocks = [Block(title, case["images"], case["binary"]) for title in ("Left", "Right")]
+    figure = figure1(blocks)
+    assert [axes.get_title() for axes in figure.axes] == ["Left", "Right"]
+    panel = np.asarray(figure.axes[0].images[0].get_array())
+    assert panel.shape == (4 * 32 + 3 * 4, 2 * 32 + 4, 3)
+    second = panel[36:68, 36:68]  # masked-in picture of the second column
+    assert (second[:10, :10] == case["images"][1][:10, :10]).all()
+    assert (second[10:] == 89).all()
+    assert (panel[32:36] == 255).all()
+    rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert rows == ["original", "masked in", "masked out", "inpainted"]
+
+
+# --- which pictures ---------------------------------------------------------------------------
+
+
+def blocks_of(results, rows):
+    records = load_records(results)
+    return figure1_blocks(records, measurements(records, rows), results)
+
+
+def test_figure_1_shows_casm_beside_baseline(saved, rows):
+    casm, baseline = blocks_of(saved, rows)
+    assert (casm.title, baseline.title) == ("CASM", "Baseline")
+    assert (casm.images == baseline.images).all()
+    assert (casm.masks[0].sum(), baseline.masks[0].sum()) == (100, 25)
+
+
+def test_pictures_are_matched_by_name(tmp_path, rows, a_record, a_showcase, scores):
+    save_record(a_record("casm"), tmp_path, scores, a_showcase(["p", "q", "r"], 10))
+    save_record(a_record("baseline"), tmp_path, scores, a_showcase(["r", "s", "p"], 5))
+    casm, baseline = blocks_of(tmp_path, rows)
+    assert (casm.images == a_showcase(["p", "r"], 1)["images"]).all()
+    assert (baseline.images == casm.images).all()
+
+
+def test_at_most_seven_pictures_are_shown(tmp_path, rows, a_record, a_showcase, scores):
+    for method in ("casm", "baseline"):
+        save_record(a_record(method), tmp_path, scores, a_showcase(list("abcdefghi"), 5))
+    assert [len(block.images) for block in blocks_of(tmp_path, rows)] == [7, 7]
+
+
+def test_different_pictures_under_one_name_are_refused(
+    tmp_path, rows, a_record, a_showcase, scores
+):
+    other = a_showcase(["p"], 5)
+    other["images"] = 255 - other["images"]
+    save_record(a_record("casm"), tmp_path, scores, a_showcase(["p"], 10))
+    save_record(a_record("baseline"), tmp_path, scores, other)
+    with pytest.raises(WorkError, match=r"baseline-seed0.npz hold different pictures"):
+        blocks_of(tmp_path, rows)
+
+
+def test_one_method_alone_makes_no_figure_1(tmp_path, rows, a_record, a_showcase, scores):
+    save_record(a_record("casm", seed=0), tmp_path, scores, a_showcase(["p"], 10))
+    save_record(a_record("baseline", seed=1), tmp_path, scores, a_showcase(["p"], 10))
+    assert blocks_of(tmp_path, rows) == []
+
+
+# --- localization errors ----------------------------------------------------------------------
+
+
+def test_points_and_intervals_lie_where_they_were_measured(a_record, rows):
+    records = [a_record("casm", 64), a_record("full", 30, protocols=("casm",))]
+    found = measurements(records, rows)
+    (axes,) = error_figure(found).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["CASM", "Whole frame"]
+    drawn = [tuple(line.get_xdata()) for line in axes.lines]
+    intervals = [ends for ends in drawn if ends]  # seaborn leaves empty lines for its legend
+    assert intervals == [(m.error.low, m.error.high) for m in found]
+    points, published = axes.collections
+    assert sorted(np.asarray(points.get_offsets())[:, 0]) == pytest.approx([36, 36, 36, 70])
+    assert np.asarray(published.get_offsets()).tolist() == [[36.1, 0.0]]
+    assert len(published.get_facecolors()) == 0  # hollow
+
+
+def test_protocols_differ_in_grey_too(a_record, rows):
+    found = measurements([a_record(protocols=("casm", "warp", "wsol"))], rows)
+    figure = error_figure(found)
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        *("casm", "warp", "wsol", "published"),
+    ]
+    shapes = {handle.get_marker() for handle in figure.legends[0].legend_handles[:3]}
+    assert len(shapes) == 3
+
+
+# --- the same bytes ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pdf", "png"])
+def test_a_matplotlibrc_changes_nothing(a_record, rows, kind):
+    found = measurements([a_record()], rows)
+    usual = render(error_figure(found), kind)
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red"}), drawn_alike():
+        assert render(error_figure(found), kind) == usual
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from casm_bench.report.paper import write_paper
+write_paper(Path(sys.argv[1]), Path(sys.argv[2]))
+assert "torch" not in sys.modules
+"""
+
+
+def test_another_process_at_another_time_writes_the_same_bytes(saved, tmp_path):
+    """Hash seeds, dates and SOURCE_DATE_EPOCH must leave no trace; and torch is not needed."""
+    for name, hash_seed, epoch in (("one", "1", "0"), ("two", "2", "1700000000")):
+        environment = os.environ | {"PYTHONHASHSEED": hash_seed, "SOURCE_DATE_EPOCH": epoch}
+        command = [sys.executable, "-c", SCRIPT, str(saved), str(tmp_path / name)]
+        ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert ran.returncode == 0, ran.stderr
+    written = sorted(path.name for path in (tmp_path / "one" / "generated").iterdir())
+    assert written == [
+        *("figure1.pdf", "figure1.png", "le.pdf", "le.png"),
+        *("table1.csv", "table1.md", "table1.tex"),
+    ]
+    for name in written:
+        one, two = (tmp_path / run / "generated" / name for run in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes(), name

@@ -1,0 +1,199 @@
+"""Table 1 in three formats, against cells worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from casm_bench.report.measured import measurements
+from casm_bench.report.table import (
+    CSV_COLUMNS,
+    final_table,
+    main_table,
+    make_tables,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+
+
+def main(records, rows):
+    whole = [m for m in measurements(records, rows) if not (m.variant or m.source)]
+    return main_table(whole, rows)
+
+
+def first_lines(row):
+    return [cell[0] for cell in row]
+
+
+def test_the_papers_rows_stand_in_its_order_with_dashes_where_nothing_was_measured(a_record, rows):
+    table = main([a_record("casm")], rows)
+    assert [row[0][0] for row in table.rows] == [row.title for row in rows.values()]
+    measured = {row[0][0] for row in table.rows if row[2] != ("–",)}
+    assert measured == {"CASM"}
+
+
+def test_a_measured_row_says_published_measured_interval_images_and_seeds(a_record, rows):
+    table = main([a_record("casm", 64, 100, protocols=("casm",))], rows)
+    assert [(c.group, c.title) for c in table.columns] == [
+        ("", "method"),
+        ("", "published"),
+        ("madeup, quick, stub (none)", "casm"),
+        ("madeup, quick, stub (none)", "images × seeds"),
+    ]
+    casm = next(row for row in table.rows if row[0] == ("CASM",))
+    assert casm == [("CASM",), ("36.1",), ("36.0", "[27.3, 45.8]"), ("100 × 1",)]
+
+
+def test_several_seeds_show_their_range(a_record, rows):
+    records = [a_record("casm", hits, seed=seed) for seed, hits in enumerate((60, 70, 80))]
+    casm = next(row for row in main(records, rows).rows if row[0] == ("CASM",))
+    assert casm[2] == ("30.0", "[25.1, 35.4]", "seeds 20.0 to 40.0")
+    assert casm[-1] == ("100 × 3",)
+
+
+def test_controls_stand_below_a_rule_and_other_methods_above(a_record, rows):
+    table = main([a_record("full"), a_record("novel"), a_record("grad")], rows)
+    assert [row[0][0] for row in table.rows[len(rows) :]] == ["Novel_100%", "Whole frame"]
+    assert table.rule_before == len(rows) + 1
+    assert main([a_record("grad")], rows).rule_before is None
+
+
+def test_quoted_figures_are_marked(a_record, rows):
+    published = {row[0][0]: row[1][0] for row in main([a_record()], rows).rows}
+    assert (published["CASM"], published["Grad"]) == ("36.1", "41.7†")
+
+
+def test_settings_have_columns_of_their_own(a_record, rows):
+    elsewhere = a_record("grad", data="another", protocols=("casm",))
+    table = main([a_record("casm", protocols=("casm",)), elsewhere], rows)
+    groups = list(dict.fromkeys(column.group for column in table.columns))
+    assert groups == ["", "another, quick, stub (none)", "madeup, quick, stub (none)"]
+    grad = next(row for row in table.rows if row[0] == ("Grad",))
+    assert first_lines(grad)[2:] == ["40.0", "100 × 1", "–", "–"]
+
+
+def test_the_caption_says_what_was_measured_on_what(a_record, rows):
+    records = [a_record("casm", seed=seed) for seed in range(2)]
+    caption = main(records, rows).caption
+    assert "mixed protocols" in caption
+    assert "madeup, quick, stub (none): 100 images, seeds 0, 1 (new images for each" in caption
+    assert "threshold policy: own, nothing tuned." in caption
+
+
+def test_the_caption_tells_oracle_thresholds_apart(a_record, rows):
+    caption = main([a_record(protocols=("casm", "wsol"))], rows).caption
+    assert "threshold policy: oracle, nothing tuned (wsol)" not in caption
+    assert "own, nothing tuned (casm); oracle, best on the evaluated images (wsol)" in caption
+
+
+def test_subsets_stay_out_of_table_1(a_record, rows):
+    config = a_record().config | {"limit": 10}
+    subset = a_record("grad", 5, 10, variant="0123abcd", config=config)
+    table1, variants, *_ = make_tables([a_record("casm"), subset], rows)
+    assert all(row[2] == ("–",) for row in table1.rows if row[0] == ("Grad",))
+    assert variants.label == "variants"
+    (line,) = variants.rows
+    assert first_lines(line) == [
+        *("madeup, quick, stub (none)", "limit=10", "Grad", "50.0", "50.0", "50.0", "10 × 1")
+    ]
+
+
+def test_only_a_subset_still_gives_a_table(a_record, rows):
+    tables = make_tables([a_record("grad", variant="0123abcd")], rows)
+    assert [table.label for table in tables] == ["table1", "variants"]
+    assert len(tables[0].columns) == 2
+
+
+def test_sources_are_listed_apart(a_record, rows):
+    web = {"localization_error": 20.0, "interval": [0, 100], "n_images": 40}
+    sources = make_tables([a_record(protocols=("casm",), groups={"web": web})], rows)[1]
+    assert first_lines(sources.rows[0])[1:] == ["web", "CASM", "20.0", "40 × 1"]
+
+
+def test_other_measures_are_means_over_seeds_with_their_range(a_record, rows):
+    records = [a_record("casm", seed=seed) for seed in (0, 1)] + [a_record("full", metrics={})]
+    measures = make_tables(records, rows)[-1]
+    assert [column.title for column in measures.columns] == ["measure", "CASM", "Whole frame"]
+    lines = {row[0][0]: row[1:] for row in measures.rows}
+    assert lines["evidence recall"] == [("0.375", "0.25 to 0.5"), ("–",)]
+    assert lines["fit seconds"] == [("1.5", "1.5 to 1.5"), ("1.5",)]
+
+
+# --- formats ----------------------------------------------------------------------------------
+
+
+def test_latex_is_escaped_and_balanced(a_record, rows):
+    records = [a_record(method) for method in ("casm", "novel", "full")]
+    text = to_latex([main(records, rows)])
+    assert r"Novel\_100\% & -- &" in text
+    assert r"41.7\dag{}" in text
+    assert r"\multicolumn{4}{c}{madeup, quick, stub (none)}" in text
+    assert r"\cmidrule(lr){3-6}" in text
+    assert r"\shortstack[r]{40.0\\{\tiny [30.9, 49.8]}}" in text
+    assert text.count("{") == text.count("}")
+    body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
+    assert text.isascii()
+    assert {line.count("&") for line in body.splitlines() if line.startswith("CASM")} == {5}
+    assert body.count(r"\midrule") == 2
+
+
+def test_markdown_has_as_many_cells_in_every_line(a_record, rows):
+    records = [a_record("casm", title="A|B"), a_record("full")]
+    text = to_markdown([main(records, rows)])
+    lines = [line.replace(r"\|", "") for line in text.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {7}
+    assert r"| A\|B | 36.1 | 40.0<br>[30.9, 49.8] |" in text
+    assert text.index("*controls*") < text.index("Whole frame")
+
+
+def csv_lines(records, rows):
+    return list(csv.DictReader(io.StringIO(to_csv(records, rows))))
+
+
+def test_the_long_csv_has_a_line_per_number(a_record, rows):
+    records = [a_record("casm", hits, seed=seed) for seed, hits in enumerate((60, 70))]
+    lines = csv_lines(records, rows)
+    assert tuple(lines[0]) == CSV_COLUMNS
+    printed = [line for line in lines if line["kind"] == "published"]
+    assert [float(line["value"]) for line in printed] == [row.value for row in rows.values()]
+    (warp,) = [line for line in lines if line["protocol"] == "warp" and line["kind"] == "measured"]
+    assert (warp["value"], warp["lowest_seed"], warp["highest_seed"]) == (
+        *("35.0000", "30.0000", "40.0000"),
+    )
+    assert (warp["images"], warp["seeds"], warp["published"]) == ("100", "0 1", "36.1")
+    assert float(warp["low"]) < 35 < float(warp["high"])
+    (recall,) = [line for line in lines if line["metric"] == "evidence_recall"]
+    assert recall["value"] == "0.375"
+
+
+# --- after a run ------------------------------------------------------------------------------
+
+
+def test_the_final_table_has_a_line_per_method(a_record, rows):
+    records = [a_record("casm", 64, seed=seed) for seed in (0, 1)] + [a_record("full", 30)]
+    casm, full = final_table(records, rows)
+    assert casm == {
+        "method": "CASM",
+        **dict.fromkeys(("LE casm", "LE casm-clipped", "LE warp"), "36.0 [29.7, 42.9]"),
+        "published": "36.1",
+        "images × seeds": "100 × 2",
+        "seconds": "4.0",
+        "peak MB": "1,201",
+    }
+    assert (full["method"], full["published"]) == ("Whole frame", "–")
+    assert full.keys() == casm.keys()
+
+
+def test_the_final_table_takes_what_costs_are_known(a_record, rows):
+    (line,) = final_table([a_record(cost={"map_seconds": 0.25, "peak_memory_mb": None})], rows)
+    assert (line["seconds"], line["peak MB"]) == ("0.2", "–")
+
+
+@pytest.mark.parametrize("method", ["casm", "grad", "novel", "full"])
+def test_subsets_appear_in_the_final_table_of_their_own_run(a_record, rows, method):
+    (line,) = final_table([a_record(method, 5, 10, variant="0123abcd")], rows)
+    assert line["LE casm"].startswith("50.0 [")
+    assert line["images × seeds"] == "10 × 1"
