@@ -76,7 +76,8 @@ def get_source(name: str) -> DataSource:
         return SOURCES[name]
     near = difflib.get_close_matches(name, SOURCES, n=1)
     hint = f"Did you mean {near[0]!r}? " if near else ""
-    raise UsageError(f"There is no data set called {name!r}. {hint}Known are: {', '.join(SOURCES)}.")
+    known = ", ".join(SOURCES)
+    raise UsageError(f"There is no data set called {name!r}. {hint}Known are: {known}.")
 
 
 def load_splits(name: str, root: str | None, **options: object) -> Splits:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from ..protocols import Frame
+from .frames import to_frame_image
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
@@ -23,7 +26,7 @@ class Dataset:
     classes: Sequence[str]
     names: Sequence[str]  # one per picture, unique
     labels_N: np.ndarray  # int64, index into classes
-    sizes_N2: np.ndarray  # int64, original width and height
+    sizes_N2: np.ndarray  # int64, original width and height; 0, 0 if unknown (only without boxes)
     boxes: Sequence[np.ndarray]  # one float64 n×4 per picture; n may be 0 in training splits
     groups: Sequence[str] | None = None  # sources to be reported apart as well as together
     has_pixels: bool = True
@@ -41,9 +44,17 @@ class Dataset:
     def image(self, index: int) -> np.ndarray:
         """Picture `index` as uint8 H×W×3 RGB, in the geometry of the original (sizes_N2).
 
-        Raises WorkError naming the picture when it cannot be decoded.
+        Called from several threads at once. Raises WorkError naming the picture when it cannot
+        be decoded.
         """
         raise NotImplementedError
+
+    def frame_image(self, index: int, frame: Frame, size: int) -> np.ndarray:
+        """Picture `index` as the network sees it: uint8 size×size×3 in the crop or warp frame.
+
+        Data sets whose pictures are stored in another geometry override this.
+        """
+        return to_frame_image(self.image(index), frame, size)
 
     def evidence(self, index: int) -> dict[str, np.ndarray]:
         """Per part, the boolean H×W mask of the pixels that carry the class."""

@@ -1,0 +1,249 @@
+"""Decode, augment and batch. Pictures stay uint8: they are normalised on the device.
+
+Everything random is a pure function of (seed, epoch, position), never of the state of a shared
+generator, so that a run resumed in the middle of an epoch sees exactly what it would have seen.
+
+Tensor names end in their shape: B images, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..errors import UsageError, WorkError
+from ..protocols import Frame
+from .dataset import Dataset
+
+Augmentation = Literal["none", "flip", "crop-flip"]
+AUGMENTATIONS: tuple[Augmentation, ...] = ("none", "flip", "crop-flip")
+
+# Pillow releases the interpreter lock while it decodes and resizes, so threads are enough.
+_THREADS = min(16, os.cpu_count() or 1)
+_logger = logging.getLogger("casm_bench")
+_Item, _Result = TypeVar("_Item"), TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Evaluation pictures in one frame, and which ones could not be read on the way."""
+
+    indices_B: np.ndarray  # int64, into the data set
+    images_BCHW: Tensor  # uint8; on device "meta" for data without pixels
+    labels_B: Tensor  # int64
+    skipped: list[tuple[str, str]]  # name and reason
+
+
+def frame_batches(
+    dataset: Dataset,
+    frame: Frame,
+    size: int,
+    batch_size: int,
+    indices: Sequence[int] | np.ndarray | None = None,
+    on_bad: Literal["skip", "raise"] = "skip",
+) -> Iterator[FrameBatch]:
+    """Pictures of `dataset` (all, or those at `indices`, in that order) as size×size batches.
+
+    A picture that cannot be read is left out and listed in the `skipped` of a batch near it;
+    the batches stay full. Every batch has at least one picture. Raises WorkError if there is
+    not a single readable picture, or for the first unreadable one if `on_bad` is "raise".
+    """
+    chosen_N = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
+    if not dataset.has_pixels:
+        yield from _batches_without_pixels(dataset, size, batch_size, chosen_N)
+        return
+    good: list[tuple[int, np.ndarray]] = []
+    skipped: list[tuple[str, str]] = []
+    read = partial(_read_frame, dataset, frame, size)
+    for index, picture in _in_order(read, chosen_N.tolist(), ahead=batch_size):
+        if isinstance(picture, WorkError):
+            if on_bad == "raise":
+                raise picture
+            skipped.append((dataset.names[index], str(picture)))
+            continue
+        if len(good) == batch_size:  # only now: what is skipped at the end needs a batch as well
+            yield _frame_batch(dataset, good, skipped)
+            good, skipped = [], []
+        good.append((index, picture))
+    if good:
+        yield _frame_batch(dataset, good, skipped)
+    elif skipped:
+        raise WorkError(f"None of {len(skipped)} pictures can be read. First: {skipped[0][1]}")
+
+
+def _read_frame(
+    dataset: Dataset, frame: Frame, size: int, index: int
+) -> tuple[int, np.ndarray | WorkError]:
+    try:
+        return index, _channels_first(dataset.frame_image(index, frame, size))
+    except WorkError as error:
+        return index, error
+
+
+def _frame_batch(
+    dataset: Dataset, good: list[tuple[int, np.ndarray]], skipped: list[tuple[str, str]]
+) -> FrameBatch:
+    indices_B = np.array([index for index, _ in good], dtype=np.int64)
+    images_BCHW = torch.from_numpy(np.stack([picture for _, picture in good]))
+    return FrameBatch(indices_B, images_BCHW, _labels(dataset, indices_B), skipped)
+
+
+def _batches_without_pixels(
+    dataset: Dataset, size: int, batch_size: int, chosen_N: np.ndarray
+) -> Iterator[FrameBatch]:
+    for start in range(0, len(chosen_N), batch_size):
+        indices_B = chosen_N[start : start + batch_size]
+        shape = (len(indices_B), 3, size, size)
+        images_BCHW = torch.empty(shape, dtype=torch.uint8, device="meta")
+        yield FrameBatch(indices_B, images_BCHW, _labels(dataset, indices_B), [])
+
+
+def steps_per_epoch(dataset: Dataset, batch_size: int) -> int:
+    """Full batches in an epoch; one short batch if the data set is smaller than a batch."""
+    return max(1, len(dataset) // batch_size)
+
+
+def training_batches(
+    dataset: Dataset,
+    size: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    augment: Augmentation = "none",
+    start: int = 0,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Shuffled batches number `start` and following of one epoch: images_BCHW uint8, labels_B.
+
+    `augment`: `none`; `flip`, left to right for every other picture; `crop-flip`, also a random
+    crop of 8-100 % of the area with ratio 3/4-4/3 (torchvision's RandomResizedCrop, which the
+    official code uses). Without random crops pictures are cropped as for evaluation. A picture
+    that cannot be read is replaced by the next readable one, with its label, and logged once.
+    Raises UsageError for unknown augmentation and for data without pixels, WorkError if no
+    picture can be read.
+    """
+    if augment not in AUGMENTATIONS:
+        raise UsageError(f"Unknown augmentation {augment!r}; known are {', '.join(AUGMENTATIONS)}.")
+    if not dataset.has_pixels:
+        raise UsageError(f"Data set {dataset.name!r} has no pictures, so nothing can be trained.")
+    order_N = np.random.default_rng((seed, epoch)).permutation(len(dataset))
+    positions = range(start * batch_size, _epoch_length(dataset, batch_size))
+    read = partial(_read_for_training, dataset, size, augment, (seed, epoch), order_N)
+    pictures = _in_order(read, positions, ahead=batch_size)
+    for batch in _chunks(pictures, batch_size):
+        indices_B = np.array([index for index, _ in batch])
+        images_BCHW = torch.from_numpy(np.stack([picture for _, picture in batch]))
+        yield images_BCHW, _labels(dataset, indices_B)
+
+
+def _epoch_length(dataset: Dataset, batch_size: int) -> int:
+    return min(len(dataset), steps_per_epoch(dataset, batch_size) * batch_size)
+
+
+def _read_for_training(
+    dataset: Dataset,
+    size: int,
+    augment: Augmentation,
+    key: tuple[int, int],
+    order_N: np.ndarray,
+    position: int,
+) -> tuple[int, np.ndarray]:
+    first = int(order_N[position])
+    for index in (*range(first, len(dataset)), *range(first)):
+        try:
+            rng = np.random.default_rng((*key, position))
+            return index, _channels_first(_augmented(dataset, index, size, augment, rng))
+        except WorkError as error:
+            _warn_once(f"Left out of training: {error}")
+    raise WorkError(f"Not one of the {len(dataset)} training pictures can be read.")
+
+
+@cache
+def _warn_once(message: str) -> None:
+    _logger.warning(message)
+
+
+def _augmented(
+    dataset: Dataset, index: int, size: int, augment: Augmentation, rng: np.random.Generator
+) -> np.ndarray:
+    if augment == "crop-flip":
+        picture_HW3 = _random_resized_crop(dataset.image(index), size, rng)
+    else:
+        picture_HW3 = dataset.frame_image(index, "crop", size)
+    flipped = augment != "none" and rng.random() < 0.5
+    return picture_HW3[:, ::-1] if flipped else picture_HW3
+
+
+def _random_resized_crop(
+    picture_HW3: np.ndarray, size: int, rng: np.random.Generator
+) -> np.ndarray:
+    height, width = picture_HW3.shape[:2]
+    x0, y0, x1, y1 = random_crop(width, height, rng)
+    crop = Image.fromarray(np.ascontiguousarray(picture_HW3[y0:y1, x0:x1]))
+    return np.array(crop.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 (half-open) of a crop with 8-100 % of the area and ratio 3/4-4/3.
+
+    Area uniform, ratio log-uniform, as in torchvision's RandomResizedCrop. Where ten draws do
+    not fit into a long picture, its central part with the nearest allowed ratio.
+    """
+    for _ in range(10):
+        area = width * height * rng.uniform(0.08, 1.0)
+        ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            x0, y0 = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+            return x0, y0, x0 + w, y0 + h
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    x0, y0 = (width - w) // 2, (height - h) // 2
+    return x0, y0, x0 + w, y0 + h
+
+
+def _channels_first(picture_HW3: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(picture_HW3.transpose(2, 0, 1))
+
+
+def _labels(dataset: Dataset, indices_B: np.ndarray) -> Tensor:
+    return torch.from_numpy(dataset.labels_N[indices_B].astype(np.int64))
+
+
+def _chunks(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
+    chunk: list[_Item] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _in_order(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
+) -> Iterator[_Result]:
+    """`map(work, items)` on threads, at most `ahead` items ahead of the consumer."""
+    pending: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="casm_bench-loader") as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > ahead:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:  # a consumer that stops early must not wait for pictures nobody wants
+            for future in pending:
+                future.cancel()
