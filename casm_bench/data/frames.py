@@ -1,0 +1,100 @@
+"""Original picture <-> frame: the square the network sees, and where most protocols compare boxes.
+
+Frames: `crop` scales the short side to `size` and keeps the centre square; `warp` squashes the
+whole picture to the square; `original` is the picture itself. Pictures are resized the way
+torchvision does it, boxes the way the official CASM scorer does it. The two round differently by
+less than a pixel, as they do in the original work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from ..protocols import Frame
+
+
+def _scale_and_cut(
+    width: ArrayLike, height: ArrayLike, frame: Frame, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Per coordinate of x0, y0, x1, y1: frame = scale * original - cut."""
+    width, height = np.asarray(width, np.float64), np.asarray(height, np.float64)
+    if frame == "warp":
+        scale_x, scale_y = size / width, size / height
+        cut_x = cut_y = np.zeros_like(width)
+    else:
+        scale_x = scale_y = size / np.minimum(width, height)
+        # Only the long axis is cut; (short * scale - size) need not be zero in floating point.
+        cut_x = np.where(width > height, (width * scale_x - size) / 2, 0.0)
+        cut_y = np.where(width < height, (height * scale_y - size) / 2, 0.0)
+    return (
+        np.stack((scale_x, scale_y, scale_x, scale_y), axis=-1),
+        np.stack((cut_x, cut_y, cut_x, cut_y), axis=-1),
+    )
+
+
+def truth_in_frame(
+    boxes_N4: ArrayLike, width: ArrayLike, height: ArrayLike, frame: Frame, size: int
+) -> np.ndarray:
+    """True boxes from original pixels to pixels of the frame (official CASM scorer, resize_pos).
+
+    `width` and `height` of the original are numbers, or arrays with one entry per box. Returns
+    int64 N×4, truncated toward zero and not clipped: boxes may leave the frame. `original` only
+    truncates.
+    """
+    boxes_N4 = np.asarray(boxes_N4, np.float64).reshape(-1, 4)
+    if frame == "original":
+        return boxes_N4.astype(np.int64)
+    scale, cut = _scale_and_cut(width, height, frame, size)
+    return (scale * boxes_N4 - cut).astype(np.int64)
+
+
+def boxes_to_original(
+    boxes_N4: ArrayLike, width: ArrayLike, height: ArrayLike, frame: Frame, size: int
+) -> np.ndarray:
+    """Half-open boxes from frame pixels back to original pixels, int64 N×4, rounded to nearest."""
+    boxes_N4 = np.asarray(boxes_N4, np.float64).reshape(-1, 4)
+    if frame == "original":
+        return boxes_N4.astype(np.int64)
+    scale, cut = _scale_and_cut(width, height, frame, size)
+    return np.floor((boxes_N4 + cut) / scale + 0.5).astype(np.int64)
+
+
+def frame_extent(frame: Frame, width: int, height: int, size: int) -> tuple[int, int]:
+    """Width and height of the frame for an original of `width` × `height`."""
+    return (width, height) if frame == "original" else (size, size)
+
+
+def to_frame_image(image_HW3: np.ndarray, frame: Frame, size: int) -> np.ndarray:
+    """A uint8 H×W×3 picture in the frame, bilinear with antialiasing.
+
+    Equals torchvision's Resize(size) and CenterCrop(size) on a PIL image (`crop`), or
+    Resize((size, size)) (`warp`), to the last bit.
+    """
+    return _to_frame(image_HW3, frame, size, Image.Resampling.BILINEAR)
+
+
+def to_frame_mask(mask_HW: np.ndarray, frame: Frame, size: int) -> np.ndarray:
+    """A boolean H×W mask in the frame: the geometry of `to_frame_image`, nearest pixel."""
+    return _to_frame(np.asarray(mask_HW, bool), frame, size, Image.Resampling.NEAREST)
+
+
+def _to_frame(
+    pixels: np.ndarray, frame: Frame, size: int, resample: Image.Resampling
+) -> np.ndarray:
+    height, width = pixels.shape[:2]
+    if frame == "original" or (height, width) == (size, size):
+        return pixels
+    picture = Image.fromarray(pixels)
+    if frame == "warp":
+        return np.asarray(picture.resize((size, size), resample))
+    short = min(width, height)
+    wide, high = size * width // short, size * height // short
+    left, top = round((wide - size) / 2), round((high - size) / 2)
+    picture = picture.resize((wide, high), resample)
+    return np.asarray(picture.crop((left, top, left + size, top + size)))

@@ -1,0 +1,1 @@
+"""Metrics: what a map or a box is worth under a protocol. Numpy only."""

@@ -1,0 +1,207 @@
+"""Scores of a whole data set under one protocol, from maps or from boxes.
+
+Maps are taken one at a time; what is kept per image is a handful of numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..boxes import NO_BOX, UNIT_RANGE_RULES, Box, fong_box, predict_box
+from ..data.dataset import Dataset
+from ..errors import WorkError
+from ..maps import Upsample, block_factors, check_map, enlarges_by_blocks, to_grid, unit_range
+from ..protocols import BoxRule, Protocol
+from .localization import (
+    Truth,
+    box_f1,
+    in_box_frame,
+    in_original,
+    localization_error,
+    map_f1,
+    official_metric,
+    score_against,
+    true_boxes,
+)
+from .wsol import THRESHOLDS, best_threshold, sweep_boxes
+
+_ROUNDING = 1e-3  # how far above one a map's values may lie by floating point
+
+IndexedMaps = Iterable[tuple[int, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-image scores under one protocol; rows are in the order in which images were scored."""
+
+    index_N: np.ndarray  # int64, image in the data set
+    box_N4: np.ndarray  # int64, predicted, half-open pixels of the box frame; zeros for no box
+    hit_N: np.ndarray  # bool
+    iou_N: np.ndarray  # float64, best over the image's true boxes
+    f1_N: np.ndarray  # float64, best over the image's true boxes
+    f1_mean_N: np.ndarray  # float64, mean over the image's true boxes
+    out_of_frame_N: np.ndarray  # bool, no true box has any area in the frame: cannot be hit
+    threshold: float | None = None  # found on these very images (policy `oracle`)
+
+    def summary(self, correct_N: np.ndarray | None = None) -> dict[str, float | int]:
+        """Percentages over the scored images, and counts of what could not succeed.
+
+        `correct_N`, per scored image whether it is classified correctly, adds OM.
+        """
+        summary: dict[str, float | int] = {
+            "localization_error": localization_error(self.hit_N),
+            "f1": 100 * float(self.f1_N.mean()),
+            "f1_mean": 100 * float(self.f1_mean_N.mean()),
+            "n_images": len(self.index_N),
+            "n_without_box": int((~self.box_N4.any(axis=1)).sum()),
+            "n_out_of_frame": int(self.out_of_frame_N.sum()),
+        }
+        if correct_N is not None:
+            summary["official_metric"] = official_metric(self.hit_N, correct_N)
+        if self.threshold is not None:
+            summary["threshold"] = self.threshold
+        return summary
+
+
+def score_maps(
+    maps: IndexedMaps,
+    dataset: Dataset,
+    protocol: Protocol,
+    rule: BoxRule | None = None,
+    size: int = 224,
+    upsample: Upsample = "auto",
+    scale_free: bool = False,
+) -> Scores:
+    """Score maps, given as (index of the image in `dataset`, map in the protocol's input frame).
+
+    rule
+        The method's own; without one, or where the protocol insists, the protocol's.
+    size, upsample
+        Side of the frame, and how maps on another grid are brought there. An `oracle` protocol
+        resizes cubically, as its source.
+    scale_free
+        Maps have no scale of their own, as gradients: F1 and the rules that read values as
+        shares get them min-max scaled to [0, 1]. The other rules never see scaled maps.
+
+    Raises WorkError naming the image for a map that is none (see `maps.check_map`) or exceeds
+    one without being `scale_free`, for an image without a true box, and when there are no maps.
+    """
+    truth = true_boxes(dataset, protocol, size)
+    maps = ((index, _checked(map_HW, dataset.names[index], scale_free)) for index, map_HW in maps)
+    if protocol.policy == "oracle":
+        return _score_in_hindsight(maps, dataset, protocol, size, truth)
+    if rule is None or protocol.overrides_rule:
+        rule = protocol.rule
+    scorer = _MapScorer(protocol, rule, size, upsample, scale_free, truth)
+    rows = [(index, *scorer.box_and_f1(index, map_HW)) for index, map_HW in maps]
+    index_N, box_N4, f1_N2 = _columns(rows, dataset)
+    truth = true_boxes(dataset.subset(index_N), protocol, size)
+    return _scores(index_N, box_N4, f1_N2, truth, protocol)
+
+
+def _checked(map_HW: np.ndarray, name: str, scale_free: bool) -> np.ndarray:
+    map_HW = check_map(map_HW, name)
+    if not scale_free and map_HW.max() > 1 + _ROUNDING:
+        raise WorkError(
+            f"The saliency map of {name} reaches {map_HW.max():g}, but F1 and quantile rules read "
+            "its values as shares. Scale the maps to [0, 1], or score them as scale-free."
+        )
+    return map_HW
+
+
+@dataclass(frozen=True)
+class _MapScorer:
+    protocol: Protocol
+    rule: BoxRule
+    size: int
+    upsample: Upsample
+    scale_free: bool
+    truth: Truth
+
+    def box_and_f1(self, index: int, map_HW: np.ndarray) -> tuple[Box, tuple[float, float]]:
+        """Predicted box in the box frame, and F1 (best, mean)."""
+        share_HW = unit_range(map_HW) if self.scale_free else map_HW
+        rule_HW = share_HW if self.rule.kind in UNIT_RANGE_RULES else map_HW
+        if self.protocol.box_frame == "original":
+            width, height = self.truth.extent_N2[index].tolist()
+            box = fong_box(self._in_frame(rule_HW), self.rule, width, height)
+            share_HW, cell = in_original(self._in_frame(share_HW), width, height), (1, 1)
+        else:
+            box = predict_box(rule_HW, self.rule, self.size, self.upsample)
+            share_HW, cell = self._on_cells(share_HW)
+        return box or NO_BOX, map_f1(share_HW, self.truth.of(index), cell)
+
+    def _in_frame(self, map_HW: np.ndarray) -> np.ndarray:
+        return to_grid(map_HW, self.size, self.size, self.upsample)
+
+    def _on_cells(self, map_HW: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+        """The map as it is where the frame only repeats its cells, which saves time."""
+        if enlarges_by_blocks(map_HW.shape, self.size, self.size, self.upsample):
+            return map_HW, block_factors(map_HW.shape, self.size, self.size)
+        return self._in_frame(map_HW), (1, 1)
+
+
+def _score_in_hindsight(
+    maps: IndexedMaps, dataset: Dataset, protocol: Protocol, size: int, truth: Truth
+) -> Scores:
+    rows = []
+    for index, map_HW in maps:
+        frame_HW = unit_range(to_grid(map_HW, size, size, "cubic"))
+        rows.append((index, sweep_boxes(frame_HW), map_f1(frame_HW, truth.of(index))))
+    index_N, box_NT4, f1_N2 = _columns(rows, dataset)
+    truth = true_boxes(dataset.subset(index_N), protocol, size)
+    best = best_threshold(box_NT4, truth, protocol)
+    threshold = float(THRESHOLDS[best])
+    return _scores(index_N, box_NT4[:, best], f1_N2, truth, protocol, threshold)
+
+
+def score_predicted_boxes(
+    boxes_N4: np.ndarray, dataset: Dataset, protocol: Protocol, size: int = 224
+) -> Scores:
+    """Score one box per image of `dataset`, for methods that predict boxes directly.
+
+    `boxes_N4` is half-open, in pixels of the protocol's input frame, all zeros for no box. F1
+    takes the box, filled with ones, for the map. There is no threshold to choose, so an `oracle`
+    protocol scores the boxes as they are.
+    Raises WorkError when boxes and images differ in number, and for an image without a true box.
+    """
+    boxes_N4 = np.asarray(boxes_N4)
+    if boxes_N4.shape != (len(dataset), 4):
+        raise WorkError(
+            f"Predicted boxes have shape {boxes_N4.shape}, but {dataset.name} needs "
+            f"{(len(dataset), 4)}: one box x0, y0, x1, y1 per image."
+        )
+    truth = true_boxes(dataset, protocol, size)
+    boxes_N4 = in_box_frame(boxes_N4, dataset, protocol, size)
+    f1_N2 = np.stack(box_f1(boxes_N4, truth), axis=1)
+    return _scores(np.arange(len(dataset)), boxes_N4, f1_N2, truth, protocol)
+
+
+def _columns(rows: list[tuple], dataset: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per-image rows of index, box or boxes, and F1 (best, mean) as arrays."""
+    if not rows:
+        raise WorkError(f"There are no maps of {dataset.name} ({dataset.split}) to score.")
+    index, boxes, f1 = zip(*rows, strict=True)
+    return np.array(index, np.int64), np.array(boxes), np.array(f1)
+
+
+def _scores(
+    index_N: np.ndarray,
+    box_N4: np.ndarray,
+    f1_N2: np.ndarray,
+    truth: Truth,
+    protocol: Protocol,
+    threshold: float | None = None,
+) -> Scores:
+    return Scores(
+        index_N=index_N,
+        box_N4=box_N4.astype(np.int64),
+        f1_N=f1_N2[:, 0],
+        f1_mean_N=f1_N2[:, 1],
+        out_of_frame_N=truth.best_per_image(truth.visible.area_M) == 0,
+        threshold=threshold,
+        **score_against(box_N4, truth, protocol),
+    )

@@ -1,0 +1,331 @@
+"""Box rules: golden boxes of the official scorers, and a slow, obvious reimplementation."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from casm_bench.boxes import (
+    binarise,
+    box_from_map,
+    box_from_mask,
+    contour_box,
+    fong_box,
+    predict_boxes,
+    quantile_threshold,
+)
+from casm_bench.errors import UsageError
+from casm_bench.protocols import CASM_RULE, BoxRule, fong_rule
+
+SIDE = 224
+yy, xx = np.mgrid[:SIDE, :SIDE]
+
+
+def rectangles(*values_and_edges: tuple[float, int, int, int, int]) -> np.ndarray:
+    """Zeros with rectangles of (value, y0, y1, x0, x1), half-open."""
+    map_HW = np.zeros((SIDE, SIDE), np.float32)
+    for value, y0, y1, x0, x1 in values_and_edges:
+        map_HW[y0:y1, x0:x1] = value
+    return map_HW
+
+
+MAPS = {
+    "gauss_100_120_s30": np.exp(-((yy - 100) ** 2 + (xx - 120) ** 2) / 1800.0),
+    "ramp_x": xx / 223.0,
+    "two_rects": rectangles((0.9, 20, 60, 30, 90), (0.6, 120, 200, 100, 210)),
+    "const_0.3": np.full((SIDE, SIDE), 0.3),
+    "all_zero": np.zeros((SIDE, SIDE)),
+    "all_one": np.ones((SIDE, SIDE)),
+    "binary_small": rectangles((1, 50, 150, 60, 160)),
+    "binary_large": rectangles((1, 10, 214, 20, 220)),
+    "diag_touch": rectangles((1, 40, 80, 40, 80), (1, 80, 120, 80, 120)),
+    "tie_equal_area": rectangles((1, 100, 120, 150, 190), (1, 20, 60, 10, 30)),
+}
+# Map, rank and value of the threshold, pixels above it, pixels of the largest component, its box
+# (y0, x0, y1, x1, both ends inclusive): what the official CASM scorer finds, pooling in float32.
+OFFICIAL = [
+    ("gauss_100_120_s30", 44526, 0.36767512559890747, 5649, 5649, (58, 78, 142, 162)),
+    ("ramp_x", 25089, 0.5022421479225159, 24864, 24864, (0, 113, 223, 223)),
+    ("two_rects", 42735, 0.6000000238418579, 2400, 2400, (20, 30, 59, 89)),
+    ("const_0.3", 35130, 0.30000001192092896, 0, 0, None),
+    ("all_zero", 50176, 9.999999974752427e-07, 0, 0, None),
+    ("all_one", 1, 0.9999989867210388, 50176, 50176, (0, 0, 223, 223)),
+    ("binary_small", 40176, 9.999999974752427e-07, 10000, 10000, (50, 60, 149, 159)),
+    ("binary_large", 9377, 0.9999989867210388, 40800, 40800, (10, 20, 213, 219)),
+    ("diag_touch", 46976, 9.999999974752427e-07, 3200, 1600, (40, 40, 79, 79)),
+    ("tie_equal_area", 48576, 9.999999974752427e-07, 1600, 800, (20, 10, 59, 29)),
+]
+
+
+@pytest.mark.parametrize(("name", "rank", "threshold", "pixels", "component", "box"), OFFICIAL)
+def test_quantile_rule_equals_the_official_scorer(name, rank, threshold, pixels, component, box):
+    map_HW = MAPS[name].astype(np.float32)
+    found = quantile_threshold(map_HW)
+    at_ranks_near = np.sort(map_HW, axis=None)[max(rank - 8, 0) : rank + 7]
+    assert found == pytest.approx(threshold, abs=1e-7) or found in at_ranks_near
+    mask_HW = binarise(map_HW, CASM_RULE)
+    assert np.count_nonzero(mask_HW) == pixels
+    x0y0x1y1 = box and (box[1], box[0], box[3] + 1, box[2] + 1)
+    assert box_from_map(map_HW, CASM_RULE) == x0y0x1y1
+    assert predict_boxes([map_HW], CASM_RULE, SIDE).tolist() == [list(x0y0x1y1 or (0, 0, 0, 0))]
+    labels_HW, count = ndimage.label(mask_HW)
+    assert component == max((np.sum(labels_HW == i + 1) for i in range(count)), default=0)
+
+
+FONG_MAP = np.array(
+    [
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        [0.0, 1.0, 2.0, 1.0, 0.0, 0.0],
+        [0.0, 2.0, 9.0, 4.0, 1.0, 0.0],
+        [0.0, 1.0, 4.0, 3.0, 0.0, 0.0],
+        [0.0, 0.0, 1.0, 0.0, 0.0, 8.0],
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+    ]
+)
+# Rule, alpha, box (x0, y0, x1, y1; 1-based, both ends inclusive).
+FONG_BOXES = [
+    ("mean", 0, (2, 2, 6, 5)),
+    ("mean", 0.5, (2, 2, 6, 5)),
+    ("mean", 1.0, (2, 2, 6, 5)),
+    ("mean", 2.5, (3, 3, 6, 5)),
+    ("mean", 5.0, (3, 3, 6, 5)),
+    ("mean", 9.0, (1, 1, 6, 6)),
+    ("value", 0, (2, 2, 6, 5)),
+    ("value", 0.1, (2, 2, 6, 5)),
+    ("value", 0.25, (3, 3, 6, 5)),
+    ("value", 0.5, (3, 3, 6, 5)),
+    ("value", 0.9, (3, 3, 3, 3)),
+    ("energy", 0, (1, 1, 6, 6)),
+    ("energy", 0.1, (1, 1, 6, 6)),
+    ("energy", 0.5, (3, 3, 6, 5)),
+    ("energy", 0.6, (3, 3, 6, 5)),
+    ("energy", 0.9, (2, 2, 6, 5)),
+    ("energy", 0.95, (2, 2, 6, 5)),
+]
+# The same after resizing to 42×30. The source swaps the sides of the whole image when nothing
+# survives: it has (1, 1, 30, 42) for energy 0.1.
+FONG_BOXES_42_BY_30 = [
+    ("mean", 0.5, (5, 4, 42, 27)),
+    ("mean", 5.0, (12, 9, 42, 27)),
+    ("energy", 0.1, (1, 1, 42, 30)),
+    ("energy", 0.95, (5, 4, 42, 27)),
+    ("value", 0.25, (12, 9, 42, 27)),
+]
+
+
+def one_based_inclusive(box):
+    x0, y0, x1, y1 = box
+    return x0 + 1, y0 + 1, x1, y1
+
+
+@pytest.mark.parametrize(("rule", "alpha", "box"), FONG_BOXES)
+def test_fong_rules_equal_the_official_code(rule, alpha, box):
+    rule = fong_rule(rule, alpha)
+    assert one_based_inclusive(box_from_map(FONG_MAP, rule)) == box
+    assert one_based_inclusive(fong_box(FONG_MAP, rule, 6, 6)) == box
+
+
+@pytest.mark.parametrize(("rule", "alpha", "box"), FONG_BOXES_42_BY_30)
+def test_fong_boxes_in_the_original_picture(rule, alpha, box):
+    assert one_based_inclusive(fong_box(FONG_MAP, fong_rule(rule, alpha), 42, 30)) == box
+
+
+# A slow, obvious reimplementation of spec 2.5 and of Fong & Vedaldi's rules.
+
+
+def slow_mask(map_HW: np.ndarray, rule: BoxRule) -> np.ndarray:
+    values = sorted(float(value) for value in map_HW.ravel())
+    lowest, highest, total = values[0], values[-1], math.fsum(values)
+    mean = total / len(values)
+    mask_HW = np.zeros(map_HW.shape, bool)
+    energy = 0.0
+    for at in sorted(np.ndindex(map_HW.shape), key=lambda at: -map_HW[at]):  # stable
+        value = float(map_HW[at])
+        energy += value
+        if rule.kind == "quantile":
+            threshold = values[math.floor((len(values) - 1) * (1 - mean) + 0.5)]
+            mask_HW[at] = value > min(max(threshold, np.float32(1e-6)), np.float32(1 - 1e-6))
+        elif rule.kind == "fixed":
+            mask_HW[at] = value > rule.alpha
+        elif rule.kind == "mean":
+            mask_HW[at] = value > 0 and value >= rule.alpha * mean
+        elif rule.kind == "value":
+            mask_HW[at] = value > 0 and value - lowest >= rule.alpha * (highest - lowest)
+        else:
+            mask_HW[at] = value > 0 and energy < rule.alpha * total
+    return mask_HW
+
+
+def slow_box(mask_HW: np.ndarray, component: str, connectivity: int):
+    if component == "largest":
+        structure = np.ones((3, 3)) if connectivity == 8 else None
+        labels_HW, count = ndimage.label(mask_HW, structure)
+        sizes = [np.sum(labels_HW == label) for label in range(1, count + 1)]
+        if not sizes:
+            return None
+        firsts = [np.flatnonzero(labels_HW == label)[0] for label in range(1, count + 1)]
+        largest = min(range(count), key=lambda i: (-sizes[i], firsts[i]))
+        mask_HW = labels_HW == largest + 1
+    pixels = np.argwhere(mask_HW)
+    if not len(pixels):
+        return None
+    (y0, x0), (y1, x1) = pixels.min(0), pixels.max(0)
+    return x0, y0, x1 + 1, y1 + 1
+
+
+RULES = [
+    BoxRule(kind, alpha, component, connectivity)
+    for (kind, alpha), component, connectivity in product(
+        [
+            ("quantile", None),
+            ("fixed", 0.5),
+            ("mean", 1.0),
+            ("mean", 1.5),
+            ("value", 0.5),
+            ("energy", 0.5),
+            ("energy", 0.95),
+        ],
+        ["largest", "all"],
+        [4, 8],
+    )
+]
+
+
+@st.composite
+def small_maps(draw) -> np.ndarray:
+    """Maps with many ties (a few levels, all exact in binary) or with none."""
+    height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    levels = draw(st.sampled_from([1, 2, 3, 8, None]))
+    if levels is None:
+        return random.random((height, width), np.float32)
+    return (random.integers(0, levels + 1, (height, width)) / levels).astype(np.float32)
+
+
+@given(small_maps(), st.sampled_from(RULES))
+@settings(max_examples=400, deadline=None)
+def test_boxes_equal_the_slow_reimplementation(map_HW, rule):
+    mask_HW = slow_mask(map_HW, rule)
+    np.testing.assert_array_equal(binarise(map_HW, rule), mask_HW)
+    assert box_from_map(map_HW, rule) == slow_box(mask_HW, rule.component, rule.connectivity)
+
+
+@given(small_maps(), st.sampled_from(RULES))
+@settings(max_examples=400, deadline=None)
+def test_work_on_the_coarse_grid_equals_work_in_the_frame(map_HW, rule):
+    size = map_HW.shape[0] * map_HW.shape[1]  # a whole multiple of both sides
+    rows, columns = size // map_HW.shape[0], size // map_HW.shape[1]
+    frame_HW = np.kron(map_HW, np.ones((rows, columns), np.float32))
+    expected = box_from_map(frame_HW, rule) or (0, 0, 0, 0)
+    assert predict_boxes([map_HW], rule, size).tolist() == [list(expected)]
+
+
+@pytest.mark.parametrize("levels", [2, 5, 16, None])
+def test_blocky_maps_from_56_to_224(levels):
+    random = np.random.default_rng(levels)
+    for _ in range(10):
+        map_HW = random.random((56, 56), np.float32) ** 3
+        if levels:
+            map_HW = np.round(map_HW * levels) / np.float32(levels)
+        frame_HW = np.kron(map_HW, np.ones((4, 4), np.float32))
+        threshold = np.sort(frame_HW, axis=None)[
+            math.floor((SIDE**2 - 1) * (1 - frame_HW.mean(dtype=np.float64)) + 0.5)
+        ]
+        mask_HW = frame_HW > np.clip(threshold, np.float32(1e-6), np.float32(1 - 1e-6))
+        expected = slow_box(mask_HW, "largest", 4) or (0, 0, 0, 0)
+        assert predict_boxes([map_HW], CASM_RULE, SIDE)[0].tolist() == list(expected)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 8), st.integers(0, 8))
+@settings(max_examples=50, deadline=None)
+def test_a_shifted_blob_shifts_its_box(seed, down, right):
+    blob = np.random.default_rng(seed).random((6, 6)) > 0.4
+    blob[2, 2] = True
+    maps = np.zeros((2, 56, 56), np.float32)
+    maps[0, 20:26, 20:26] = blob
+    maps[1, 20 + down : 26 + down, 20 + right : 26 + right] = blob
+    before, after = predict_boxes(maps, CASM_RULE, SIDE)
+    assert (after - before).tolist() == [4 * right, 4 * down, 4 * right, 4 * down]
+
+
+@pytest.mark.parametrize("connectivity", [4, 8])
+def test_of_equal_components_the_first_in_raster_order_counts(connectivity):
+    mask_HW = np.zeros((9, 9), bool)
+    mask_HW[2:4, 6] = mask_HW[2:4, 3] = mask_HW[1, 0] = mask_HW[5:7, 0] = True
+    assert box_from_mask(mask_HW, "largest", connectivity) == (3, 2, 4, 4)
+
+
+def test_diagonal_neighbours_belong_together_only_with_eight():
+    mask_HW = np.eye(3, dtype=bool)
+    assert box_from_mask(mask_HW, "largest", 4) == (0, 0, 1, 1)
+    assert box_from_mask(mask_HW, "largest", 8) == (0, 0, 3, 3)
+
+
+@pytest.mark.parametrize("value", [0.01, 0.3, 0.5, 0.999])
+@pytest.mark.parametrize("side", [56, 224, 60])
+def test_a_constant_map_is_always_a_failure(value, side):
+    map_HW = np.full((side, side), value, np.float32)
+    assert predict_boxes([map_HW], CASM_RULE, SIDE).tolist() == [[0, 0, 0, 0]]
+
+
+def test_an_empty_mask_may_stand_for_the_whole_frame():
+    zeros = np.zeros((7, 7), np.float32)
+    rule = BoxRule("fixed", 0.5, empty="full")
+    assert predict_boxes([zeros], rule, 28).tolist() == [[0, 0, 28, 28]]
+    assert box_from_map(zeros, rule) == (0, 0, 7, 7)
+
+
+def test_energy_keeps_the_first_of_equal_pixels():
+    map_HW = np.array([[1, 3, 1, 1]], np.float32)
+    assert binarise(map_HW, BoxRule("energy", 0.75)).tolist() == [[True, True, False, False]]
+    assert binarise(map_HW, BoxRule("energy", 0.0)).tolist() == [[False] * 4]
+
+
+def test_quantile_above_the_unit_range_keeps_what_exceeds_the_lowest_value():
+    map_HW = np.array([[0.5, 3.0], [4.0, 0.5]])
+    assert binarise(map_HW, CASM_RULE).tolist() == [[False, True], [True, False]]
+    assert binarise(map_HW + 1, CASM_RULE).all()
+
+
+def test_relative_rule_quantises_as_wsolevaluation():
+    map_HW = np.array([[0.0, 0.25, 0.5, 1.0]])  # levels 0, 63, 127, 255
+    assert binarise(map_HW, BoxRule("relative", 0.0)).tolist() == [[False, True, True, True]]
+    assert binarise(map_HW, BoxRule("relative", 0.25)).tolist() == [[False, False, True, True]]
+    assert binarise(map_HW + 7, BoxRule("relative", 0.25)).tolist() == [[False, False, True, True]]
+    assert not binarise(np.full((3, 3), 0.7), BoxRule("relative", 0.0)).any()
+
+
+def test_contour_box_reaches_one_pixel_further_except_at_the_border():
+    mask_HW = np.zeros((10, 12), bool)
+    mask_HW[2:5, 3:7] = True
+    assert contour_box(mask_HW) == (3, 2, 8, 6)
+    mask_HW[2:10, 3:12] = True
+    assert contour_box(mask_HW) == (3, 2, 12, 10)
+    assert contour_box(np.zeros((4, 4), bool)) is None
+    rule = BoxRule("relative", 0.5, component="contour")
+    assert box_from_map(mask_HW.astype(np.float32), rule) == (3, 2, 12, 10)
+
+
+def test_fong_box_with_components_keeps_only_the_largest():
+    map_HW = np.zeros((6, 6), np.float32)
+    map_HW[0, 0] = map_HW[3:5, 3:5] = 1
+    assert fong_box(map_HW, BoxRule("fixed", 0.5, component="all"), 6, 6) == (0, 0, 5, 5)
+    assert fong_box(map_HW, BoxRule("fixed", 0.5), 6, 6) == (3, 3, 5, 5)
+    assert fong_box(np.zeros_like(map_HW), BoxRule("fixed", 0.5), 6, 6) is None
+    assert fong_box(np.zeros_like(map_HW), fong_rule("energy", 0.5), 60, 30) == (0, 0, 60, 30)
+
+
+def test_a_rule_that_needs_alpha_says_so():
+    with pytest.raises(UsageError, match="'mean' needs alpha"):
+        binarise(np.ones((2, 2)), BoxRule("mean"))
+
+
+def test_contours_have_no_box_in_the_original_picture():
+    with pytest.raises(UsageError, match="contour"):
+        fong_box(np.ones((2, 2)), BoxRule("relative", 0.5, component="contour"), 10, 10)
