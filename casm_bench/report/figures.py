@@ -22,13 +22,12 @@ from matplotlib.figure import Figure
 from ..errors import WorkError
 from ..records import Record, load_showcase
 from .measured import Measurement, Setting, group_by
-from .published import TABLE1
 
-FIGURE1_ROWS = (f"{TABLE1}casm", f"{TABLE1}baseline")  # left and right block
+FIGURE1_ROWS = ("table1/casm", "table1/baseline")  # left and right block
 FIGURE1_PICTURES = 7  # at most, as in the paper
 GREY = round(0.35 * 255)  # the paper's fill
 INPAINT_RADIUS = 3  # pixels, Telea's method, as in the authors' evaluation
-GAP = 4  # pixels between pictures
+GAP = 1 / 32  # between pictures, in their heights
 DPI = 150
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # tell protocols apart without colour
 FIXED = {
@@ -53,8 +52,10 @@ def figure1(blocks: Sequence[Block]) -> Figure:
     """Original, masked-in, masked-out and inpainted pictures; one block of columns per method."""
     panels = [_panel(block) for block in blocks]
     height, width = panels[0].shape[:2]
-    inches = 10 * height / (len(panels) * width)
-    figure = Figure(figsize=(10, inches + 0.4), layout="constrained")
+    # Inches: 10 across, less what the rows' names take; above, room for the titles.
+    inches = 9.1 * height / (len(panels) * width)
+    figure = Figure(figsize=(10, inches + 0.3), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.03)
     for axes, block, panel in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), blocks, panels, strict=True
     ):
@@ -74,13 +75,14 @@ def _name_rows(axes: Axes, height: int) -> None:
 
 def _panel(block: Block) -> np.ndarray:
     """All pictures of a method on white: a column per picture, a row per treatment."""
-    columns = [_column(*pair) for pair in zip(block.images, block.masks, strict=True)]
-    return np.concatenate(columns, axis=1)[:-GAP, :-GAP]
+    gap = max(1, round(GAP * block.images.shape[1]))
+    columns = [_column(*pair, gap) for pair in zip(block.images, block.masks, strict=True)]
+    return np.concatenate(columns, axis=1)[:-gap, :-gap]
 
 
-def _column(image_HW3: np.ndarray, mask_HW: np.ndarray) -> np.ndarray:
+def _column(image_HW3: np.ndarray, mask_HW: np.ndarray, gap: int) -> np.ndarray:
     pictures = [image_HW3, *treatments(image_HW3, mask_HW)]
-    frame = ((0, GAP), (0, GAP), (0, 0))
+    frame = ((0, gap), (0, gap), (0, 0))
     return np.concatenate([np.pad(p, frame, constant_values=255) for p in pictures])
 
 

@@ -60,8 +60,19 @@ def measurements(records: Sequence[Record], rows: Mapping[str, Published]) -> li
     return found
 
 
+def in_paper_order(records: Sequence[Record], rows: Mapping[str, Published]) -> list[Record]:
+    """Records of the paper's rows in its order, then of other methods, then of controls."""
+    order = {row.row: place for place, row in enumerate(rows.values())}
+
+    def place(record: Record) -> tuple[bool, int]:
+        row = find_row(record.facts.get("published"), rows)
+        return is_control(record), order[row.row] if row else len(order)
+
+    return sorted(records, key=place)
+
+
 def runs(records: Sequence[Record]) -> list[tuple[Setting, list[Record]]]:
-    """The records of each method that differ in nothing but their seed, by setting.
+    """The records of each method that differ in nothing but their seed, by setting, in order.
 
     Controls use no classifier, so their numbers stand beside every classifier's.
     """

@@ -9,7 +9,7 @@ from ..errors import WorkError
 from ..files import write_atomically
 from ..records import Record, load_records
 from .figures import drawn_alike, error_figure, figure1, figure1_blocks, render
-from .measured import Measurement, measurements
+from .measured import Measurement, in_paper_order, measurements
 from .published import LEDGER, read_published, table1_rows
 from .table import make_tables, to_csv, to_latex, to_markdown
 
@@ -44,6 +44,7 @@ def _contents(results: Path) -> dict[str, bytes]:
     rows = table1_rows(read_published(results))
     if not rows:
         raise WorkError(f"{results / LEDGER} is missing or lacks the rows of the paper's Table 1.")
+    records = in_paper_order(records, rows)
     tables = make_tables(records, rows)
     texts = {
         "table1.tex": to_latex(tables),

@@ -142,9 +142,10 @@ def _size_cell(found: Sequence[Measurement]) -> Cell:
 def _caption(by_setting: Mapping[Setting, Sequence[Measurement]]) -> str:
     parts = [
         "Localization error (LE) in %, lower is better. Published figures are the paper's own "
-        f"print and were not measured here; they follow mixed protocols, and those marked "
-        f"{ELSEWHERE} are quoted there from other works. Measured figures carry a 95 % Wilson "
-        "interval over images and, for several seeds, the range over seeds."
+        "print, on ImageNet, and were not measured here; they follow mixed protocols, and those "
+        f"marked {ELSEWHERE} are quoted there from other works. What was measured compares with "
+        "them only on the same images and under the same protocol. Measured figures carry a "
+        "95 % Wilson interval over images and, for several seeds, the range over seeds."
     ]
     parts += [_describe(setting, found) for setting, found in by_setting.items()]
     return " ".join(parts)
@@ -200,7 +201,7 @@ def _listing(label: str, caption: str, heading: str, found: Sequence[Measurement
                 *_error_cells(same, protocols),
                 _size_cell(same),
             ]
-            for (setting, which, _), same in sorted(grouped.items())
+            for (setting, which, _), same in sorted(grouped.items(), key=lambda item: item[0][:2])
         ],
     )
 
@@ -212,7 +213,6 @@ class Spread:
     value: float
     lowest: float
     highest: float
-    seeds: int
 
 
 def measures(records: Sequence[Record]) -> dict[str, Spread]:
@@ -222,10 +222,7 @@ def measures(records: Sequence[Record]) -> dict[str, Spread]:
         for name, value in _all_measures(record).items():
             if value is not None:
                 values.setdefault(name, []).append(value)
-    return {
-        name: Spread(fmean(found), min(found), max(found), len(found))
-        for name, found in values.items()
-    }
+    return {name: Spread(fmean(found), min(found), max(found)) for name, found in values.items()}
 
 
 def _all_measures(record: Record) -> dict[str, float | None]:
@@ -259,7 +256,7 @@ def _spread_cell(spread: Spread | None) -> Cell:
     if spread is None:
         return EMPTY
     value = f"{spread.value:.4g}"
-    if spread.seeds == 1:
+    if spread.lowest == spread.highest:
         return (value,)
     return value, f"{spread.lowest:.4g} to {spread.highest:.4g}"
 
@@ -273,7 +270,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    titles = [f"{c.group}: {c.title}" if c.group else c.title for c in table.columns]
+    titles = [f"{c.group}<br>{c.title}" if c.group else c.title for c in table.columns]
     lines = [_markdown_row((title,) for title in titles), "|---" * len(titles) + "|"]
     for number, row in enumerate(table.rows):
         if number == table.rule_before:

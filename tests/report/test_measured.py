@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from casm_bench.report.measured import Setting, measurements, runs
+from casm_bench.report.measured import Setting, in_paper_order, measurements, runs
 from casm_bench.statistics import error_interval
 
 STUB = Setting("madeup", "quick", "stub (none)")
@@ -77,3 +77,9 @@ def test_a_variant_without_its_recipe_is_told_by_limit_or_hash(a_record, rows):
     assert measurements([limited], rows)[0].change == "limit=50"
     changed = a_record(variant="0123abcd", config={"classifier": "stub", "limit": None})
     assert measurements([changed], rows)[0].change == "variant 0123abcd"
+
+
+def test_the_papers_rows_come_first_and_controls_last(a_record, rows):
+    methods = ("full", "grad", "novel", "casm", "baseline")
+    ordered = in_paper_order([a_record(method) for method in methods], rows)
+    assert [r.method for r in ordered] == ["baseline", "casm", "grad", "novel", "full"]
