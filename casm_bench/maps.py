@@ -118,10 +118,11 @@ def _without_suffixes(name: str) -> str:
     return str(path)
 
 
-def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
+def find_maps(folder: Path, names: Sequence[str], partial: bool = False) -> list[Path | None]:
     """The `.npy` file in `folder` of each picture in `names`, with or without .JPEG before .npy.
 
-    Raises UsageError when the folder is missing, when a picture has two maps, or none.
+    Raises UsageError when the folder is missing, when a picture has two maps, or none; `partial`
+    gives None for a picture that has none.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -133,9 +134,9 @@ def find_maps(folder: Path, names: Sequence[str]) -> list[Path]:
             raise UsageError(f"{found[picture]} and {path} are maps of one picture; remove one.")
         found[picture] = path
     missing = [name for name in names if _without_suffixes(name) not in found]
-    if missing:
+    if missing and not partial:
         raise UsageError(
             f"{folder} has no map for {len(missing)} of {len(names)} pictures, the first being "
-            f"{missing[0]}. Every picture needs a file <name>.npy; --limit scores fewer pictures."
+            f"{missing[0]}. Every picture needs a file <name>.npy; --partial scores those that have one."
         )
-    return [found[_without_suffixes(name)] for name in names]
+    return [found.get(_without_suffixes(name)) for name in names]

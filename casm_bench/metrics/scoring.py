@@ -5,7 +5,7 @@ Maps are taken one at a time; what is kept per image is a handful of numbers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -205,3 +205,21 @@ def _scores(
         threshold=threshold,
         **score_against(box_N4, truth, protocol),
     )
+
+
+def image_columns(
+    dataset: Dataset, scores: Sequence[tuple[Protocol, Scores]]
+) -> dict[str, Sequence | np.ndarray]:
+    """One row per image and protocol, as columns for the per-image table of a record."""
+    index_M = np.concatenate([score.index_N for _, score in scores])
+    columns: dict[str, Sequence | np.ndarray] = {
+        "name": [dataset.names[i] for i in index_M],
+        "label": dataset.labels_N[index_M],
+        "group": [dataset.groups[i] if dataset.groups else None for i in index_M],
+        "protocol": [protocol.name for protocol, score in scores for _ in score.index_N],
+    }
+    box_M4 = np.concatenate([score.box_N4 for _, score in scores])
+    columns |= dict(zip(("x0", "y0", "x1", "y1"), box_M4.T, strict=True))
+    for name in ("hit", "iou", "f1", "f1_mean"):
+        columns[name] = np.concatenate([getattr(score, f"{name}_N") for _, score in scores])
+    return columns
