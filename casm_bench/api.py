@@ -56,6 +56,7 @@ class Facts:
     cost: str = ""  # forward and backward passes per image, in words
     rule: BoxRule = CASM_RULE  # its own way from map to box
     upsample: Literal["nearest", "bilinear"] = "nearest"  # from the map's grid to the frame
+    scale_free: bool = False  # values have no scale of their own; otherwise they lie in [0, 1]
     published: str | None = None  # its row in the published Table 1, if it has one
     deviations: str = ""  # where this implementation knowingly differs from the source
     source_file: str = ""  # filled in by the registry
@@ -67,11 +68,12 @@ class SaliencyMethod:
 
     `classifier` maps normalised images_BCHW to logits_BK and, through `with_features`, to five
     feature maps as well. It is shared between methods: whoever wants to change it, copies it.
-    `seed` decides everything random.
+    `seed` decides everything random. `fit` may leave its mean statistics per epoch in `history`.
     """
 
     classifier: Classifier = field(repr=False)
     seed: int = field(default=0, kw_only=True)
+    history: list[dict[str, float]] = field(default_factory=list, init=False, repr=False)
 
     facts: ClassVar[Facts]  # set by @register
 

@@ -26,6 +26,7 @@ torch = lazy("torch")
     trained=False,
     cost="1 forward, 1 backward (input only)",
     rule=fong_rule("mean", 5.0),
+    scale_free=True,
     published="Grad",
     deviations="Box by Fong & Vedaldi's mean rule, as the published 41.7, instead of the paper's "
     "GraphCut; any classifier instead of their ConvNet or GoogLeNet.",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import chain
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -160,7 +161,7 @@ def _read_for_training(
     position: int,
 ) -> tuple[int, np.ndarray]:
     first = int(order_N[position])
-    for index in (*range(first, len(dataset)), *range(first)):
+    for index in chain(range(first, len(dataset)), range(first)):
         try:
             rng = np.random.default_rng((*key, position))
             return index, _channels_first(_augmented(dataset, index, size, augment, rng))

@@ -1,0 +1,50 @@
+"""Training a classifier from scratch, where no weights are to be had."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..recipes import Pretraining
+from .classifier import Classifier
+
+
+class ClassifierTraining:
+    """A `training.Trainee` that fits a classifier to its labels by cross-entropy."""
+
+    def __init__(self, classifier: Classifier, settings: Pretraining) -> None:
+        self.classifier = classifier.train()
+        self.settings = settings
+        self.optimizer = torch.optim.AdamW(
+            classifier.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        rate = self.settings.learning_rate * (1 + math.cos(math.pi * epoch / epochs)) / 2
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def step(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+        logits_BK = self.classifier(images_BCHW)
+        loss = F.cross_entropy(logits_BK, labels_B)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        accuracy = (logits_BK.argmax(1) == labels_B).float().mean()
+        return {"loss": loss.detach(), "accuracy": accuracy}
+
+    def state_dict(self) -> dict[str, object]:
+        return {
+            "classifier": self.classifier.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self.classifier.load_state_dict(state["classifier"])
+        self.optimizer.load_state_dict(state["optimizer"])

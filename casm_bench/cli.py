@@ -1,0 +1,245 @@
+"""The command line: parses and calls. Heavy imports happen inside the commands, so that `--help`
+and `list` answer at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from .errors import CasmBenchError, UsageError
+
+DEFAULT_RESULTS = Path("results")
+PAPER = Path("paper")
+
+
+@dataclass
+class Run:
+    """Run saliency methods on a data set and record what they score."""
+
+    methods: list[str] = field(default_factory=lambda: ["casm", "baseline", "grad"])
+    """Names from `list methods`, or path/to/file.py:Name."""
+    controls: bool = True
+    """Also run the control rows full, center, oracle and random, where the data allow."""
+    data: str = "shapes"
+    """Data set to evaluate on, see `list data`."""
+    root: str | None = None
+    """File or folder that holds the data set."""
+    train_data: str | None = None
+    """Data set to train on, if it is another one."""
+    train_root: str | None = None
+    """File or folder that holds the training data set."""
+    recipe: str = "quick"
+    """Named settings of the whole run, see `list recipes`."""
+    seeds: list[int] = field(default_factory=lambda: [0])
+    """One run per seed; a seed decides the drawn pictures, the networks and the training."""
+    limit: int | None = None
+    """Evaluate on this many pictures, drawn by the seed."""
+    classifier: str | None = None
+    """A timm name, if another one than the recipe's."""
+    weights: str | None = None
+    """A timm tag, a file with a state dict, pip (an installed package), or scratch."""
+    protocols: list[str] = field(default_factory=list)
+    """Protocols beside casm, casm-clipped and warp, see `list protocols`."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks run; auto takes a GPU if there is one."""
+    out: Path = DEFAULT_RESULTS
+    """Folder for records; checkpoints and maps go to its subfolder cache."""
+    set: list[str] = field(default_factory=list)
+    """METHOD.FIELD=VALUE; METHOD may also be data, recipe or pretraining."""
+
+    def __call__(self) -> None:
+        from . import pipeline
+        from .settings import parse_settings
+
+        asked = {name: value for name, value in vars(self).items() if name not in ("set", "controls")}
+        asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
+        request = pipeline.Request(**asked, settings=parse_settings(self.set))
+        if self.controls:
+            request = pipeline.with_controls(request)
+        records = pipeline.run(request, announce=_say)
+        _print_results(records, self.out)
+
+
+@dataclass
+class List:
+    """List what there is to choose from."""
+
+    what: Annotated[
+        Literal["methods", "data", "recipes", "protocols"], tyro.conf.Positional
+    ]
+    """methods, data, recipes or protocols."""
+    json: bool = False
+    """As JSON, with every declared fact."""
+
+    def __call__(self) -> None:
+        entries = _LISTED[self.what]()
+        if self.json:
+            print(json.dumps(entries, indent=1))
+            return
+        width = max(len(entry["name"]) for entry in entries)
+        for entry in entries:
+            print(f"{entry['name']:{width}}  {entry['summary']}")
+
+
+@dataclass
+class Score:
+    """Score a folder of .npy saliency maps made by anybody, without any network."""
+
+    maps: Path
+    """Folder with <image name>.npy per picture: H×W, any resolution, float in [0, 1]."""
+    data: str
+    """Data set whose boxes they are scored against, see `list data`."""
+    protocols: list[str]
+    """Protocols to score under, see `list protocols`."""
+    out: Path
+    """FILE.json for the scores; FILE.parquet beside it gets a row per image and protocol."""
+    root: str | None = None
+    """File or folder that holds the data set."""
+    rule: str | None = None
+    """Box rule instead of the protocol's: quantile, or KIND:ALPHA such as mean:5 or fixed:0.5."""
+    size: int = 224
+    """Side of the frame in pixels."""
+    scale_free: bool = False
+    """The maps' values have no scale of their own, as gradients: [0, 1] is not asked for."""
+    partial: bool = False
+    """Score the pictures that have a map and list those that have none."""
+
+    def __call__(self) -> None:
+        from .given import GivenMaps, score_given_maps
+
+        asked = {name: value for name, value in vars(self).items() if name != "rule"}
+        asked["protocols"] = tuple(self.protocols)
+        result = score_given_maps(GivenMaps(**asked, rule=_parse_rule(self.rule)))
+        for name, scores in result["protocols"].items():
+            low, high = scores["interval"]
+            print(
+                f"{name}: LE {scores['localization_error']:.2f} % [{low:.2f}, {high:.2f}], "
+                f"F1 {scores['f1']:.2f} %, {scores['n_images']} images"
+            )
+        if result["missing"]:
+            print(f"{len(result['missing'])} pictures have no map; they are listed in {self.out}.")
+
+
+@dataclass
+class Paper:
+    """Write Table 1 and the figures anew from the records; trains nothing."""
+
+    results: Path = DEFAULT_RESULTS
+    """Folder with records."""
+    out: Path = PAPER
+    """Folder whose generated/ is written."""
+
+    def __call__(self) -> None:
+        from .report.paper import write_paper
+
+        for path in write_paper(self.results, self.out):
+            print(path)
+
+
+COMMANDS = {"run": Run, "list": List, "score": Score, "paper": Paper}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command. Returns 0, 1 for failed work, 2 for what cannot be done as asked."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("casm_bench").setLevel(logging.INFO)
+    try:
+        command = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS,
+            prog="python -m casm_bench",
+            description="A benchmark of saliency maps by localization, around CASM.",
+            args=list(sys.argv[1:] if arguments is None else arguments),
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+        command()
+    except CasmBenchError as error:
+        print(f"casm_bench: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("casm_bench: interrupted. The same command goes on from here.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _listed_methods() -> list[dict[str, Any]]:
+    from . import registry
+
+    return [asdict(facts) for facts in registry.all_facts()]
+
+
+def _listed_data() -> list[dict[str, Any]]:
+    from .data.catalog import SOURCES
+
+    return [asdict(source) for source in SOURCES.values()]
+
+
+def _listed_recipes() -> list[dict[str, Any]]:
+    from .recipes import RECIPES
+
+    return [asdict(recipe) for recipe in RECIPES.values()]
+
+
+def _listed_protocols() -> list[dict[str, Any]]:
+    from .protocols import PROTOCOLS
+
+    return [asdict(protocol) for protocol in PROTOCOLS.values()]
+
+
+_LISTED = {
+    "methods": _listed_methods,
+    "data": _listed_data,
+    "recipes": _listed_recipes,
+    "protocols": _listed_protocols,
+}
+
+
+def _parse_rule(text: str | None) -> Any:
+    """`quantile`, or `KIND:ALPHA`: Fong & Vedaldi's rules take the extent of all survivors."""
+    from .protocols import CASM_RULE, BoxRule, fong_rule
+
+    if text is None:
+        return None
+    kind, _, alpha = text.partition(":")
+    try:
+        if kind == "quantile" and not alpha:
+            return CASM_RULE
+        if kind in ("mean", "value", "energy"):
+            return fong_rule(kind, float(alpha))
+        if kind == "fixed":
+            return BoxRule("fixed", alpha=float(alpha))
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--rule {text}: write quantile, or mean:ALPHA, value:ALPHA, energy:ALPHA or fixed:ALPHA, "
+        "for instance mean:5."
+    )
+
+
+def _print_results(records: list[Any], results: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from .report.published import read_published, table1_rows
+    from .report.table import final_table
+
+    lines = final_table(records, table1_rows(read_published(results)))
+    table = Table(title="Localization error in %, with 95 % intervals")
+    for column in lines[0]:
+        table.add_column(column)
+    for line in lines:
+        table.add_row(*line.values())
+    Console().print(table)
+    for record in records:
+        for skip in record.skipped or []:
+            _say(f"skipped {skip['name']}: {skip['reason']}")

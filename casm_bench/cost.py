@@ -1,0 +1,57 @@
+"""What a piece of work costs: seconds, and the peak of memory while it ran."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+
+class Cost:
+    """Context that measures wall seconds and peak memory of what happens inside.
+
+    On a GPU the peak is of the memory torch allocated there; on the CPU it is that of the whole
+    process, in MB (10⁶ bytes). Where the system cannot reset its peak (not Linux), the figure is
+    the peak since the process started. `peak=False` leaves memory to a context around this one.
+    """
+
+    def __init__(self, device: torch.device, peak: bool = True) -> None:
+        self.device = device
+        self.peak = peak
+        self.seconds = 0.0
+        self.peak_memory_mb = 0.0
+
+    def __enter__(self) -> Cost:
+        if self.peak:
+            self._reset_peak()
+        self._started = time.perf_counter()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds = time.perf_counter() - self._started
+        if self.peak:
+            self.peak_memory_mb = self._read_peak() / 1e6
+
+    def _reset_peak(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            pass  # then the peak counts from the start of the process
+
+    def _read_peak(self) -> float:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        try:
+            status = Path("/proc/self/status").read_text()
+            return int(status.split("VmHWM:")[1].split()[0]) * 1024
+        except (OSError, IndexError):
+            unit = 1 if sys.platform == "darwin" else 1024
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,107 @@
+"""Scores saliency maps that somebody else made: a folder of .npy files, no method, no network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .data.catalog import load_splits
+from .data.dataset import Dataset
+from .errors import UsageError
+from .files import write_atomically
+from .maps import find_maps, load_map
+from .metrics.scoring import Scores, image_columns, score_maps
+from .progress import progress
+from .protocols import BoxRule, Protocol, get_protocol
+from .records import per_image_table, provenance, write_per_image
+from .statistics import error_interval
+
+
+@dataclass(frozen=True)
+class GivenMaps:
+    """What `score` was asked for; field by field the command line's options."""
+
+    maps: Path
+    data: str
+    root: str | None
+    protocols: tuple[str, ...]
+    out: Path
+    rule: BoxRule | None = None  # instead of each protocol's own
+    size: int = 224  # side of the frame in pixels
+    scale_free: bool = False
+    partial: bool = False  # score the pictures that have maps, and list those that have none
+
+
+def score_given_maps(asked: GivenMaps) -> dict[str, object]:
+    """Score the maps under every protocol and write FILE.json with FILE.parquet beside it.
+
+    Returns what is in FILE.json. Raises UsageError for missing maps, folders and unknown names,
+    WorkError naming the file for a map that cannot be scored; then nothing is written.
+    """
+    if asked.out.suffix != ".json":
+        raise UsageError(f"--out must end in .json, as {asked.out.with_suffix('.json')} does.")
+    protocols = [get_protocol(name) for name in dict.fromkeys(asked.protocols)]
+    dataset = load_splits(asked.data, asked.root).evaluated
+    dataset, paths, missing = _with_maps(asked, dataset)
+    scores = [(protocol, _score(asked, dataset, paths, protocol)) for protocol in protocols]
+    parquet = asked.out.with_suffix(".parquet")
+    file = write_per_image(parquet, per_image_table(image_columns(dataset, scores)))
+    result = {
+        "protocols": {p.name: _summary(asked, p, s, dataset) for p, s in scores},
+        "per_image": parquet.name,
+        "per_image_sha256": file["sha256"],
+        "maps": asked.maps.name,
+        "data": asked.data,
+        "size": asked.size,
+        "missing": missing,
+        "provenance": provenance(
+            device="cpu", threads=1, classifier_sha256=None, data_sha256=dataset.digest()
+        ),
+    }
+    write_atomically(asked.out, json.dumps(result, indent=1, sort_keys=True) + "\n")
+    return result
+
+
+def _with_maps(asked: GivenMaps, dataset: Dataset) -> tuple[Dataset, list[Path], list[str]]:
+    """The pictures that have maps, their files, and the names of those that have none."""
+    found = find_maps(asked.maps, dataset.names, partial=asked.partial)
+    present = [i for i, path in enumerate(found) if path is not None]
+    missing = [name for name, path in zip(dataset.names, found, strict=True) if path is None]
+    if not present:
+        raise UsageError(f"{asked.maps} has no map for any picture of {dataset.name}.")
+    return dataset.subset(present), [found[i] for i in present], missing
+
+
+def _score(asked: GivenMaps, dataset: Dataset, paths: list[Path], protocol: Protocol) -> Scores:
+    with progress(len(paths), "maps", protocol.name) as bar:
+
+        def maps() -> Iterator[tuple[int, np.ndarray]]:
+            for index, path in enumerate(paths):
+                yield index, load_map(path)
+                bar.update(1)
+
+        return score_maps(
+            maps(),
+            dataset,
+            protocol,
+            asked.rule,
+            asked.size,
+            scale_free=asked.scale_free,
+        )
+
+
+def _summary(
+    asked: GivenMaps, protocol: Protocol, scores: Scores, dataset: Dataset
+) -> dict[str, object]:
+    rule = protocol.rule if protocol.overrides_rule else asked.rule or protocol.rule
+    return scores.summary() | {
+        "interval": list(error_interval(int(scores.hit_N.sum()), len(scores.hit_N))),
+        "interval_method": "wilson",
+        "protocol": asdict(protocol),
+        "rule": asdict(rule),
+        "policy": protocol.policy,
+    }

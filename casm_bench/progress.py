@@ -1,0 +1,26 @@
+"""Progress bars with a rate and the time left, shown for whatever takes more than two seconds."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm import tqdm
+
+SHOWN_AFTER_S = 2.0
+
+
+def progress(total: int, unit: str, description: str, initial: int = 0) -> tqdm:
+    """A bar to `update(n)`; a context manager. Silent when standard error is not a terminal,
+    except for one line every half minute, so that logs of long runs stay readable."""
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=initial,
+        unit=f" {unit}",
+        desc=description,
+        delay=SHOWN_AFTER_S,
+        mininterval=0.2 if terminal else 30,
+        maxinterval=1 if terminal else 60,
+        dynamic_ncols=terminal,
+        leave=False,
+    )

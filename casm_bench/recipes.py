@@ -1,0 +1,92 @@
+"""Recipes: named settings of a whole run. `list recipes` prints them.
+
+A recipe says which classifier, how it comes by its weights, and how each method is trained where
+that differs from the method's own defaults (which are the published settings). Anything can be
+changed for one run with `--set`; such a run is recorded as a variant.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+
+from .errors import UsageError
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """How a classifier is trained from scratch: AdamW, cosine learning rate by epoch."""
+
+    epochs: int = 8
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to run the whole benchmark."""
+
+    name: str
+    summary: str
+    command: str
+    cost: str  # what it takes, and on what it was measured
+    classifier: str = "resnet50.tv_in1k"
+    classifier_options: dict[str, object] = field(default_factory=dict)  # for timm's constructor
+    weights: str = "pretrained"  # pretrained (timm's), scratch, pip, or a file
+    input_size: int | None = None  # pixels; None: the classifier's own
+    pretraining: Pretraining = field(default_factory=Pretraining)  # for weights="scratch"
+    batch_size: int = 128
+    evaluation_batch_size: int = 64
+    augment: str = "crop-flip"  # of training pictures: none, flip, crop-flip
+    share: float = 1.0  # of all batches that make an epoch
+    data: dict[str, dict[str, object]] = field(default_factory=dict)  # options by data set
+    methods: dict[str, dict[str, object]] = field(default_factory=dict)  # fields by method
+
+
+QUICK = Recipe(
+    name="quick",
+    summary="A slim ResNet-18 on 64-pixel shapes: the whole comparison on a laptop.",
+    command="python -m casm_bench run",
+    cost="a few minutes and 2 GB on two CPU cores",
+    classifier="resnet18",
+    classifier_options={"channels": (32, 64, 128, 256)},
+    weights="scratch",
+    input_size=64,
+    pretraining=Pretraining(epochs=6),
+    batch_size=64,
+    augment="none",  # a mirrored stripe is another class
+    data={"shapes": {"size": 64, "train": 4000, "evaluated": 1000}},
+    methods={
+        "casm": {"epochs": 6, "save_every": 10},
+        "baseline": {"epochs": 6},
+    },
+)
+TINY = Recipe(
+    name="tiny-imagenet",
+    summary="ResNet-50 trained from scratch on Tiny-ImageNet at 64 pixels.",
+    command="python -m casm_bench run --data tiny-imagenet --root FOLDER --recipe tiny-imagenet",
+    cost="hours on two CPU cores; meant for a GPU",
+    classifier="resnet50",
+    weights="scratch",
+    input_size=64,
+    pretraining=Pretraining(epochs=40, batch_size=128),
+    batch_size=128,
+)
+PAPER = Recipe(
+    name="paper",
+    summary="The published settings: pretrained ResNet-50, 60 epochs of a fifth of ImageNet.",
+    command="python -m casm_bench run --data imagenet --root FOLDER --recipe paper",
+    cost="days on one GPU; not yet measured here",
+    share=0.2,
+)
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (QUICK, TINY, PAPER)}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Look up a recipe. Raises UsageError naming the nearest known one."""
+    if name in RECIPES:
+        return RECIPES[name]
+    near = difflib.get_close_matches(name, RECIPES, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    raise UsageError(f"There is no recipe called {name!r}. {hint}Known are: {', '.join(RECIPES)}.")

@@ -1,0 +1,212 @@
+"""One training loop for everything that is trained: batches, schedule, checkpoints, resuming.
+
+What is trained is a `Trainee`: it knows how to take a step, and how to give and take back all
+its state. The loop knows the order of the pictures, which is a pure function of seed and epoch,
+so a run that was stopped anywhere continues to bit-identical weights on the CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .backbones.classifier import Classifier
+from .data.dataset import Dataset
+from .data.loader import steps_per_epoch, training_batches
+from .errors import UsageError
+from .files import write_atomically
+from .progress import progress
+
+log = logging.getLogger("casm_bench")
+
+Statistics = dict[str, Tensor]  # name → scalar on the device
+
+
+class Trainee(Protocol):
+    """Something that learns from batches."""
+
+    def start_epoch(self, epoch: int, epochs: int) -> None:
+        """Set what depends on the epoch, such as learning rates."""
+
+    def step(self, images_BCHW: Tensor, labels_B: Tensor) -> Statistics:
+        """Learn from one batch. Must not wait for the device: statistics stay tensors."""
+
+    def state_dict(self) -> dict[str, object]:
+        """Everything that the next step depends on."""
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        """Take back what `state_dict` gave."""
+
+
+@dataclass
+class TrainBatches:
+    """Normalised training batches of a data set, and where training them is to be kept."""
+
+    dataset: Dataset
+    classifier: Classifier  # normalises, and says the input size
+    batch_size: int
+    seed: int = 0
+    augment: str = "none"
+    share: float = 1.0  # of the batches that make one epoch (published: 0.2)
+    workspace: Path | None = None  # folder for checkpoints; none are kept without one
+    checkpoint_every_s: float = 60.0
+    description: str = "training"
+
+    @property
+    def device(self) -> torch.device:
+        return self.classifier.mean.device
+
+    @property
+    def steps(self) -> int:
+        """Steps per epoch: the official loop stops when i > share·N, one batch late."""
+        whole = steps_per_epoch(self.dataset, self.batch_size)
+        return min(whole, int(self.share * whole) + 1)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches number `start` and following of an epoch, on the classifier's device."""
+        batches = training_batches(
+            self.dataset,
+            self.classifier.input_size,
+            self.batch_size,
+            self.seed,
+            epoch,
+            self.augment,
+            start=start,
+        )
+        for _, (images_BCHW, labels_B) in zip(range(self.steps - start), batches, strict=False):
+            on_device = images_BCHW.to(self.device, non_blocking=True)
+            images_BCHW = self.classifier.normalize(on_device)
+            yield (
+                images_BCHW.contiguous(memory_format=torch.channels_last),
+                labels_B.to(self.device, non_blocking=True),
+            )
+
+
+class Totals:
+    """Running sums of a step's statistics; reading them is the only wait for the device."""
+
+    def __init__(self, sums: Statistics | None = None, steps: int = 0) -> None:
+        self.sums: Statistics = dict(sums or {})
+        self.steps = steps
+
+    def add(self, statistics: Statistics) -> None:
+        for name, value in statistics.items():
+            value = value.detach().double()
+            self.sums[name] = value + self.sums[name].to(value) if name in self.sums else value
+        self.steps += 1
+
+    def means(self) -> dict[str, float]:
+        return {name: float(value) / self.steps for name, value in self.sums.items()}
+
+
+def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, float]]:
+    """Train for a number of epochs and return each epoch's mean statistics.
+
+    With a workspace, the run continues from the last checkpoint there, and a finished one is not
+    trained again. Raises UsageError when the checkpoint belongs to another configuration.
+    """
+    if batches.steps == 0:
+        raise UsageError(f"Data set {batches.dataset.name!r} has no training pictures.")
+    checkpoint = _Checkpoint(batches, epochs)
+    with torch.random.fork_rng():
+        torch.manual_seed(batches.seed)
+        epoch, step, totals, history = checkpoint.load(trainee)
+        total = epochs * batches.steps * batches.batch_size
+        done = (epoch * batches.steps + step) * batches.batch_size
+        with progress(total, "images", batches.description, initial=done) as bar:
+            while epoch < epochs:
+                trainee.start_epoch(epoch, epochs)
+                for images_BCHW, labels_B in batches.epoch(epoch, start=step):
+                    totals.add(trainee.step(images_BCHW, labels_B))
+                    step += 1
+                    bar.update(len(labels_B))
+                    checkpoint.save_if_due(trainee, epoch, step, totals, history)
+                history.append({"epoch": epoch + 1, **totals.means()})
+                bar.set_postfix_str(_short(history[-1]))
+                epoch, step, totals = epoch + 1, 0, Totals()
+            checkpoint.save(trainee, epoch, step, totals, history)
+    return history
+
+
+def _short(statistics: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:.3g}" for name, value in list(statistics.items())[1:5])
+
+
+class _Checkpoint:
+    """The state of a run on disk, written whole or not at all."""
+
+    def __init__(self, batches: TrainBatches, epochs: int) -> None:
+        self.path = batches.workspace / "training.pt" if batches.workspace else None
+        self.every_s = batches.checkpoint_every_s
+        self.identity = {
+            "epochs": epochs,
+            "steps": batches.steps,
+            "batch_size": batches.batch_size,
+            "seed": batches.seed,
+            "augment": batches.augment,
+        }
+        self.saved_at = time.monotonic()
+
+    def save_if_due(self, *state: object) -> None:
+        if self.path and time.monotonic() - self.saved_at >= self.every_s:
+            self.save(*state)
+
+    def save(
+        self,
+        trainee: Trainee,
+        epoch: int,
+        step: int,
+        totals: Totals,
+        history: list[dict[str, float]],
+    ) -> None:
+        if self.path is None:
+            return
+        state = {
+            "identity": self.identity,
+            "position": (epoch, step),
+            "totals": (totals.sums, totals.steps),
+            "history": history,
+            "trainee": trainee.state_dict(),
+            "random": _random_state(),
+        }
+        write_atomically(self.path, lambda path: torch.save(state, path))
+        self.saved_at = time.monotonic()
+
+    def load(self, trainee: Trainee) -> tuple[int, int, Totals, list[dict[str, float]]]:
+        if self.path is None or not self.path.exists():
+            return 0, 0, Totals(), []
+        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        if state["identity"] != self.identity:
+            raise UsageError(
+                f"The checkpoint {self.path} was made with {state['identity']}, but this run asks "
+                f"for {self.identity}. Delete it to start again."
+            )
+        trainee.load_state_dict(state["trainee"])
+        _restore_random_state(state["random"])
+        epoch, step = state["position"]
+        log.info("continuing %s at epoch %d, step %d", self.path, epoch + 1, step)
+        return epoch, step, Totals(*state["totals"]), list(state["history"])
+
+
+def _random_state() -> dict[str, object]:
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _restore_random_state(state: dict[str, object]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def step_decay(optimizer: torch.optim.Optimizer, base: float, epoch: int, epochs: int) -> None:
+    """Learning rate `base`, a tenth of it after each third of the epochs (CASM: 20 of 60)."""
+    for group in optimizer.param_groups:
+        group["lr"] = base * 0.1 ** (3 * epoch // epochs)
