@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from .errors import CasmBenchError, UsageError
+from .recipes import DEFAULT_METHODS
 
 DEFAULT_RESULTS = Path("results")
 PAPER = Path("paper")
@@ -23,7 +24,7 @@ PAPER = Path("paper")
 class Run:
     """Run saliency methods on a data set and record what they score."""
 
-    methods: list[str] = field(default_factory=lambda: ["casm", "baseline", "grad"])
+    methods: list[str] = field(default_factory=lambda: list(DEFAULT_METHODS))
     """Names from `list methods`, or path/to/file.py:Name."""
     controls: bool = True
     """Also run the control rows full, center, oracle and random, where the data allow."""

@@ -39,7 +39,7 @@ from .metrics.masked import masked_correct
 from .metrics.scoring import Scores, image_columns, score_maps, score_predicted_boxes
 from .progress import progress
 from .protocols import ALWAYS_REPORTED, BoxRule, Protocol, get_protocol
-from .recipes import Pretraining, Recipe, get_recipe
+from .recipes import DEFAULT_METHODS, Pretraining, Recipe, get_recipe
 from .records import (
     Record,
     is_complete,
@@ -64,7 +64,7 @@ MEASUREMENT = 1  # raise it when a change to the code changes results: old recor
 class Request:
     """What `run` was asked for; field by field the command line's options."""
 
-    methods: tuple[str, ...] = ("casm", "baseline", "grad")
+    methods: tuple[str, ...] = DEFAULT_METHODS
     data: str = "shapes"
     root: str | None = None
     train_data: str | None = None  # trains on another data set than is evaluated

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from .errors import UsageError
 
+DEFAULT_METHODS = ("casm", "baseline", "grad")
+
 
 @dataclass(frozen=True)
 class Pretraining:
