@@ -154,8 +154,12 @@ def contour_box(mask_HW: np.ndarray) -> Box | None:
     """Bounding rectangle of the contour with the largest area (wsolevaluation).
 
     The source's inclusive right and bottom are one beyond the tight box, except at the border.
+    It collects contours of holes as well; none is larger than the outer contour around it, so
+    only outer ones are looked for, which is several times faster on noisy maps.
     """
-    contours, _ = cv2.findContours(mask_HW.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    contours, _ = cv2.findContours(
+        mask_HW.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+    )
     if not contours:
         return None
     left, top, width, height = cv2.boundingRect(max(contours, key=cv2.contourArea))

@@ -59,7 +59,9 @@ class Run:
         from . import pipeline
         from .settings import parse_settings
 
-        asked = {name: value for name, value in vars(self).items() if name not in ("set", "controls")}
+        asked = {
+            name: value for name, value in vars(self).items() if name not in ("set", "controls")
+        }
         asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
         request = pipeline.Request(**asked, settings=parse_settings(self.set))
         if self.controls:
@@ -72,9 +74,7 @@ class Run:
 class List:
     """List what there is to choose from."""
 
-    what: Annotated[
-        Literal["methods", "data", "recipes", "protocols"], tyro.conf.Positional
-    ]
+    what: Annotated[Literal["methods", "data", "recipes", "protocols"], tyro.conf.Positional]
     """methods, data, recipes or protocols."""
     json: bool = False
     """As JSON, with every declared fact."""

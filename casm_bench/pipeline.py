@@ -24,7 +24,7 @@ from .api import BoxMethod, SaliencyMethod
 from .backbones.classifier import Classifier, build_classifier
 from .backbones.pretrain import ClassifierTraining
 from .backbones.weights import IMAGENET_CLASSES, load_classifier, weights_digest
-from .boxes import binarise
+from .boxes import UNIT_RANGE_RULES, binarise
 from .cache import MapCache
 from .cost import Cost
 from .data.catalog import load_splits
@@ -34,8 +34,9 @@ from .data.loader import FrameBatch, frame_batches
 from .errors import UsageError, WorkError
 from .files import sha256_of, write_atomically
 from .maps import check_map, to_grid, unit_range
-from .metrics.evidence import evidence_metrics
+from .metrics.evidence import average_evidence, score_evidence
 from .metrics.masked import masked_correct
+from .metrics.masks import mask_statistics, summarise_masks
 from .metrics.scoring import Scores, image_columns, score_maps, score_predicted_boxes
 from .progress import progress
 from .protocols import ALWAYS_REPORTED, BoxRule, Protocol, get_protocol
@@ -208,7 +209,7 @@ class Bench:
         config: dict[str, object] = {
             "name": recipe.classifier,
             "options": recipe.classifier_options,
-            "weights": recipe.weights,
+            "weights": Path(recipe.weights).name,  # a file is told by its hash, wherever it lies
             "input_size": recipe.input_size,
         }
         if recipe.weights == "scratch":
@@ -316,7 +317,10 @@ class Bench:
             "rule": asdict(cls.facts.rule),
         }
         if self.evaluated.has_pixels:
-            config["classifier"] = self.classifier_config
+            recipe = self.recipe
+            weights = "trained here" if recipe.weights == "scratch" else Path(recipe.weights).name
+            config |= {"classifier": recipe.classifier, "weights": weights}
+            config["classifier_settings"] = self.classifier_config
         if cls.facts.trained:
             config["fit"] = self._fit_config(cls)
         return config
@@ -355,7 +359,7 @@ class _Measurement:
         self.dataset = bench.evaluated
         self.size = bench.input_size
         self.method = bench.make(cls)
-        fit = {name: config.get(name) for name in ("classifier", "fit", "hyperparameters")}
+        fit = {name: config.get(name) for name in ("classifier_settings", "fit", "hyperparameters")}
         self.folder = bench.cache / "methods" / f"{self.facts.name}-{_short_hash(fit)}"
         self.cost: dict[str, float | None] = {}
 
@@ -428,7 +432,9 @@ class _Measurement:
         for protocol in self.bench.protocols:
             maps = caches.get(protocol.input_frame, first)
             scores.append((protocol, self._score_maps(maps, protocol)))
-        return scores, {name: why for cache in caches.values() for name, why in cache.skipped.items()}
+        return scores, {
+            name: why for cache in caches.values() for name, why in cache.skipped.items()
+        }
 
     def _input_frames(self) -> list[str]:
         frames = dict.fromkeys(protocol.input_frame for protocol in self.bench.protocols)
@@ -535,16 +541,22 @@ class _Measurement:
             return {}, None
         frame = self._input_frames()[0]
         maps = self._maps_in(frame)
-        metrics = dict(self._mask_metrics(maps))
+        metrics = self._mask_metrics(maps, frame)
         metrics |= self._masked_accuracy(maps, frame)
         return metrics, self._showcase(maps, frame) if self.dataset.shareable else None
 
-    def _mask_metrics(self, maps: MapCache) -> dict[str, float]:
-        means = [float(self._in_unit_range(map_HW).mean()) for _, map_HW in maps]
-        metrics = {"mask_mean": float(np.mean(means))}
+    def _mask_metrics(self, maps: MapCache, frame: str) -> dict[str, float]:
+        facts = self.facts
+        shares = (self._in_unit_range(map_HW)[None] for _, map_HW in maps)
+        rows = [mask_statistics(share_1HW, self.size, facts.upsample) for share_1HW in shares]
+        columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        metrics = {f"mask_{name}": value for name, value in summarise_masks(columns).items()}
         if self.dataset.evidence_parts:
-            pairs = ((i, self._binary(map_HW)) for i, map_HW in maps)
-            metrics |= evidence_metrics(pairs, self.dataset)
+            rule, size = facts.rule, self.size
+            evidence = score_evidence(
+                maps, self.dataset, frame, rule, size, facts.upsample, facts.scale_free
+            )
+            metrics |= average_evidence(evidence)
         return metrics
 
     def _in_unit_range(self, map_HW: np.ndarray) -> np.ndarray:
@@ -552,11 +564,13 @@ class _Measurement:
 
     def _binary(self, map_HW: np.ndarray) -> np.ndarray:
         """What the method's own rule calls salient, before components, bool size×size."""
-        frame_HW = to_grid(map_HW, self.size, self.size, self.facts.upsample)
-        return binarise(frame_HW, self.facts.rule)
+        rule = self.facts.rule
+        if rule.kind in UNIT_RANGE_RULES:
+            map_HW = self._in_unit_range(map_HW)
+        return binarise(to_grid(map_HW, self.size, self.size, self.facts.upsample), rule)
 
     def _masked_accuracy(self, maps: MapCache, frame: str) -> dict[str, float]:
-        """Accuracy of the run's classifier, which is not the one that CASM goes on training."""
+        """Accuracy in percent of the run's classifier, not of the one that CASM trains on."""
         binary = {i: np.packbits(self._binary(map_HW)) for i, map_HW in maps}
         if not self._labels_fit():
             return {}
@@ -569,7 +583,9 @@ class _Measurement:
                 for name, correct_B in masked_correct(self.bench.classifier, *images, binary_B1HW):
                     correct.setdefault(name, []).append(correct_B)
                 bar.update(len(batch.indices_B))
-        return {name: float(torch.cat(values).float().mean()) for name, values in correct.items()}
+        return {
+            name: 100 * float(torch.cat(values).float().mean()) for name, values in correct.items()
+        }
 
     def _labels_fit(self) -> bool:
         outputs = self.bench.classifier.model.num_classes
@@ -673,8 +689,6 @@ def _adapted_recipe(request: Request) -> Recipe:
         recipe = replace(recipe, weights=request.weights)
     pretraining = replace(recipe.pretraining, **request.settings.get("pretraining", {}))
     return replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
-
-
 
 
 def _device(name: str) -> torch.device:

@@ -15,6 +15,9 @@ from .errors import UsageError
 DEFAULT_METHODS = ("casm", "baseline", "grad")
 
 
+DEFAULT_METHODS = ("casm", "baseline", "grad")  # what `run` measures unless told otherwise
+
+
 @dataclass(frozen=True)
 class Pretraining:
     """How a classifier is trained from scratch: AdamW, cosine learning rate by epoch."""

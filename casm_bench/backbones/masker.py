@@ -22,7 +22,9 @@ class Decoder(nn.Module):
         super().__init__()
         first, *rest = feature_channels
         self.narrow = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(channels, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU())
+            nn.Sequential(
+                nn.Conv2d(channels, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU()
+            )
             for channels in rest
         )
         self.final = nn.Conv2d(first + WIDTH * len(rest), 1, 3, padding=1)

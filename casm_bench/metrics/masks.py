@@ -26,30 +26,35 @@ def mask_statistics(
     if not enlarges_by_blocks(maps_BHW.shape[1:], size, size, upsample):
         maps_BHW = np.stack([to_grid(map_HW, size, size, upsample) for map_HW in maps_BHW])
     rows, columns = block_factors(maps_BHW.shape[1:], size, size)
-    maps_BHW = maps_BHW.astype(np.float64, copy=False)
     # Inside a block nothing differs, so the frame's differences are the grid's, once per pixel
     # along the edge between two blocks.
-    horizontal_B = np.square(np.diff(maps_BHW, axis=2)).sum(axis=(1, 2)) * rows
-    vertical_B = np.square(np.diff(maps_BHW, axis=1)).sum(axis=(1, 2)) * columns
+    horizontal_B = _sum_of_squares(np.diff(maps_BHW, axis=2)) * rows
+    vertical_B = _sum_of_squares(np.diff(maps_BHW, axis=1)) * columns
     return {
-        "mean": maps_BHW.mean(axis=(1, 2)),
-        "entropy": _pixel_entropy(maps_BHW).mean(axis=(1, 2)),
+        "mean": maps_BHW.mean(axis=(1, 2), dtype=np.float64),
+        "entropy": _entropy(maps_BHW),
         "total_variation": (horizontal_B + vertical_B) / (size * (size - 1)),
     }
 
 
-def _pixel_entropy(maps_BHW: np.ndarray) -> np.ndarray:
-    inside = (maps_BHW > 0) & (maps_BHW < 1)
-    return -maps_BHW * np.log2(maps_BHW, where=inside, out=np.zeros_like(maps_BHW))
+def _sum_of_squares(differences_BHW: np.ndarray) -> np.ndarray:
+    return np.square(differences_BHW).sum(axis=(1, 2), dtype=np.float64)
+
+
+def _entropy(maps_BHW: np.ndarray) -> np.ndarray:
+    tiny = np.finfo(maps_BHW.dtype).tiny  # keeps log2 finite; 0 log2(tiny) and 1 log2(1) are 0
+    terms_BHW = maps_BHW * np.log2(np.maximum(maps_BHW, tiny))
+    return -terms_BHW.mean(axis=(1, 2), dtype=np.float64)
 
 
 def summarise_masks(statistics: dict[str, np.ndarray]) -> dict[str, float]:
     """Averages over images, and `std`: the unbiased standard deviation of the per-image means.
 
     The official scorer averages the `std` of batches of 128 images, which depends on the batch
-    size; over one batch the two are the same.
+    size; over one batch the two are the same. A single image has no `std`.
     """
     summary = {name: float(values_N.mean()) for name, values_N in statistics.items()}
     means_N = statistics["mean"]
-    summary["std"] = float(means_N.std(ddof=1)) if means_N.size > 1 else 0.0
+    if means_N.size > 1:
+        summary["std"] = float(means_N.std(ddof=1))
     return summary
