@@ -240,7 +240,10 @@ def _print_results(records: list[Any], results: Path) -> None:
         table.add_column(column)
     for line in lines:
         table.add_row(*line.values())
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a log is not as narrow as the terminal it might be read in
+    console.print(table)
     for record in records:
         for skip in record.skipped or []:
             _say(f"skipped {skip['name']}: {skip['reason']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
@@ -41,10 +42,8 @@ class Cost:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
-        try:
+        with contextlib.suppress(OSError):  # then the peak counts from the start of the process
             Path("/proc/self/clear_refs").write_text("5")
-        except OSError:
-            pass  # then the peak counts from the start of the process
 
     def _read_peak(self) -> float:
         if self.device.type == "cuda":

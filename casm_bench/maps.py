@@ -137,6 +137,7 @@ def find_maps(folder: Path, names: Sequence[str], partial: bool = False) -> list
     if missing and not partial:
         raise UsageError(
             f"{folder} has no map for {len(missing)} of {len(names)} pictures, the first being "
-            f"{missing[0]}. Every picture needs a file <name>.npy; --partial scores those that have one."
+            f"{missing[0]}. Every picture needs a file <name>.npy; --partial scores those that "
+            "have one."
         )
     return [found.get(_without_suffixes(name)) for name in names]

@@ -281,16 +281,18 @@ class Bench:
                 f"Method {facts.name!r} needs pictures, but {data.name!r} has none; it serves "
                 "controls such as full, center and oracle, and `score`."
             )
-        if facts.trained or self.recipe.weights == "scratch" and data.has_pixels:
-            _ = self.train_digest
+        if not data.has_pixels:
+            return
         trained_here = self.recipe.weights == "scratch"
-        if facts.knows_class and not issubclass(cls, BoxMethod) and not trained_here:
-            if len(data.classes) != IMAGENET_CLASSES:
-                raise UsageError(
-                    f"Method {facts.name!r} asks the classifier for the true class, but "
-                    f"{self.recipe.classifier} knows {IMAGENET_CLASSES} classes and "
-                    f"{data.name!r} has {len(data.classes)}."
-                )
+        if facts.trained or trained_here:
+            _ = self.train_digest  # says what is missing where there are no training pictures
+        asks_class = facts.knows_class and not issubclass(cls, BoxMethod)
+        if asks_class and not trained_here and len(data.classes) != IMAGENET_CLASSES:
+            raise UsageError(
+                f"Method {facts.name!r} asks the classifier for the true class, but "
+                f"{self.recipe.classifier} knows {IMAGENET_CLASSES} classes and "
+                f"{data.name!r} has {len(data.classes)}."
+            )
 
     def make(self, cls: type[SaliencyMethod]) -> SaliencyMethod:
         """The method with this run's hyperparameters; network and state not yet fitted."""

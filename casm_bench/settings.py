@@ -1,4 +1,4 @@
-"""`--set TARGET.FIELD=VALUE`: parsing, and checking against the fields that a dataclass declares."""
+"""`--set TARGET.FIELD=VALUE`: parsed, and checked against what a dataclass declares."""
 
 from __future__ import annotations
 
