@@ -34,7 +34,7 @@ from .data.loader import FrameBatch, frame_batches
 from .errors import UsageError, WorkError
 from .files import sha256_of, write_atomically
 from .maps import check_map, to_grid, unit_range
-from .metrics.evidence import average_evidence, score_evidence
+from .metrics.evidence import evidence_metrics
 from .metrics.masked import masked_correct
 from .metrics.masks import mask_statistics, summarise_masks
 from .metrics.scoring import Scores, image_columns, score_maps, score_predicted_boxes
@@ -554,11 +554,9 @@ class _Measurement:
         columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
         metrics = {f"mask_{name}": value for name, value in summarise_masks(columns).items()}
         if self.dataset.evidence_parts:
-            rule, size = facts.rule, self.size
-            evidence = score_evidence(
-                maps, self.dataset, frame, rule, size, facts.upsample, facts.scale_free
-            )
-            metrics |= average_evidence(evidence)
+            masks = ((index, self._binary(map_HW)) for index, map_HW in maps)
+            evidence = evidence_metrics(masks, self.dataset, frame)
+            metrics |= {name: 100 * share for name, share in evidence.items()}
         return metrics
 
     def _in_unit_range(self, map_HW: np.ndarray) -> np.ndarray:
