@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -57,15 +58,36 @@ def test_methods_of_a_checkout_import_from_any_folder(tmp_path):
     assert set(files) == expected - {str(ROOT / "methods" / "__init__.py")}
 
 
-def test_methods_of_a_wheel_are_a_folder_that_wins_over_the_bridge(tmp_path):
-    """A wheel lays methods/ beside the bridge casm_bench/methods.py, as is done here by hand."""
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """A wheel, built from a copy: setuptools leaves its traces where it works."""
+    copy = tmp_path_factory.mktemp("checkout")
+    for name in ("casm_bench", "methods"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    code = "from setuptools.build_meta import build_wheel; build_wheel('.')"
+    subprocess.run([sys.executable, "-c", code], cwd=copy, check=True, capture_output=True)
+    (built,) = copy.glob("*.whl")
+    return built
+
+
+def test_a_wheel_holds_every_file(wheel):
+    harness = {str(path.relative_to(ROOT)) for path in (ROOT / "casm_bench").rglob("*.py")}
+    methods = {f"casm_bench/methods/{path.name}" for path in (ROOT / "methods").glob("*.py")}
+    files = zipfile.ZipFile(wheel).namelist()
+    assert {name for name in files if name.endswith(".py")} == harness | methods
+    assert any(name.endswith("licenses/LICENSE") for name in files)
+
+
+def test_methods_of_a_wheel_import_from_any_folder(wheel, tmp_path):
+    """A wheel holds the bridge casm_bench/methods.py as well; the folder beside it must win."""
     site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
     elsewhere.mkdir()
-    shutil.copytree(ROOT / "casm_bench", site / "casm_bench")
-    shutil.copytree(ROOT / "methods", site / "casm_bench" / "methods")
+    zipfile.ZipFile(wheel).extractall(site)
     files = run_python(WHERE_METHODS_ARE, elsewhere, site).splitlines()
-    assert {Path(file).parent for file in files} == {site / "casm_bench" / "methods"}
-    assert len(files) == len(list((ROOT / "methods").glob("*.py"))) - 1
+    expected = {path.name for path in (ROOT / "methods").glob("*.py")} - {"__init__.py"}
+    assert set(files) == {str(site / "casm_bench" / "methods" / name) for name in expected}
 
 
 RUN_AND_TELL_IMPORTS = """
