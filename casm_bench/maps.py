@@ -91,6 +91,8 @@ def to_grid(map_HW: np.ndarray, height: int, width: int, upsample: Upsample = "a
     """
     if map_HW.shape == (height, width):
         return map_HW
+    if map_HW.min() == map_HW.max():  # interpolation would add rounding noise that rules can see
+        return np.full((height, width), map_HW[0, 0])
     if upsample == "auto":
         by_blocks = enlarges_by_blocks(map_HW.shape, height, width, upsample)
         upsample = "nearest" if by_blocks else "bilinear"
@@ -100,7 +102,8 @@ def to_grid(map_HW: np.ndarray, height: int, width: int, upsample: Upsample = "a
 def load_map(path: Path) -> np.ndarray:
     """Read and check one `.npy` map. Raises WorkError naming the file."""
     try:
-        map_HW = np.load(path, allow_pickle=False)
+        with open(path, "rb") as file:
+            map_HW = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise WorkError(
             f"The saliency map {path} cannot be read as a .npy array ({error}). "

@@ -162,10 +162,14 @@ class Bench:
         return splits
 
     def _load(self, name: str, root: str | None) -> Splits:
-        options = dict(self.recipe.data.get(name, {}))
-        if name == self.request.data:
-            options |= self.request.settings.get("data", {})
+        options = self.data_options if name == self.request.data else {}
         return load_splits(name, root, seed=self.seed, **options)
+
+    @property
+    def data_options(self) -> dict[str, object]:
+        """What the recipe and `--set data.…` say about the evaluated data set."""
+        given = self.recipe.data.get(self.request.data, {})
+        return given | self.request.settings.get("data", {})
 
     @cached_property
     def evaluated(self) -> Dataset:
@@ -314,6 +318,7 @@ class Bench:
         config: dict[str, object] = {
             "measurement": MEASUREMENT,
             "hyperparameters": defaults | given | chosen | {"seed": self.seed},
+            "data_options": self.data_options,
             "limit": self.request.limit,
             "protocols": [asdict(protocol) for protocol in self.protocols],
             "rule": asdict(cls.facts.rule),

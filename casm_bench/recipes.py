@@ -51,19 +51,19 @@ class Recipe:
 
 QUICK = Recipe(
     name="quick",
-    summary="A slim ResNet-18 on 64-pixel shapes: the whole comparison on a laptop.",
+    summary="A slim, ten-layer ResNet on 64-pixel shapes: the whole comparison on a laptop.",
     command="python -m casm_bench run",
     cost="a few minutes and 2 GB on two CPU cores",
     classifier="resnet18",
-    classifier_options={"channels": (32, 64, 128, 256)},
+    classifier_options={"layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256)},
     weights="scratch",
     input_size=64,
-    pretraining=Pretraining(epochs=6),
-    batch_size=64,
+    pretraining=Pretraining(epochs=5, batch_size=32),
+    batch_size=32,
     augment="none",  # a mirrored stripe is another class
     data={"shapes": {"size": 64, "train": 4000, "evaluated": 1000}},
     methods={
-        "casm": {"epochs": 6, "save_every": 10},
+        "casm": {"epochs": 6, "save_every": 20},
         "baseline": {"epochs": 6},
     },
 )

@@ -92,9 +92,12 @@ class TrainBatches:
 class Totals:
     """Running sums of a step's statistics; reading them is the only wait for the device."""
 
-    def __init__(self, sums: Statistics | None = None, steps: int = 0) -> None:
+    def __init__(
+        self, sums: Statistics | None = None, steps: int = 0, seconds: float = 0.0
+    ) -> None:
         self.sums: Statistics = dict(sums or {})
         self.steps = steps
+        self._started = time.perf_counter() - seconds  # of earlier sessions
 
     def add(self, statistics: Statistics) -> None:
         for name, value in statistics.items():
@@ -102,8 +105,13 @@ class Totals:
             self.sums[name] = value + self.sums[name].to(value) if name in self.sums else value
         self.steps += 1
 
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
+
     def means(self) -> dict[str, float]:
-        return {name: float(value) / self.steps for name, value in self.sums.items()}
+        means = {name: float(value) / self.steps for name, value in self.sums.items()}
+        return means | {"seconds": self.seconds}
 
 
 def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, float]]:
@@ -171,7 +179,7 @@ class _Checkpoint:
         state = {
             "identity": self.identity,
             "position": (epoch, step),
-            "totals": (totals.sums, totals.steps),
+            "totals": (totals.sums, totals.steps, totals.seconds),
             "history": history,
             "trainee": trainee.state_dict(),
             "random": _random_state(),

@@ -239,7 +239,8 @@ class Game:
     def _descend(self, loss: Tensor, retain: bool = False) -> None:
         """One step of f on a classification loss."""
         parameters = list(self.classifier.parameters())
-        _set_gradients(parameters, torch.autograd.grad(loss, parameters, retain_graph=retain))
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=retain, allow_unused=True)
+        _set_gradients(parameters, gradients)
         self.classifier_optimizer.step()
 
     def _improve_masker(self, loss: Tensor, retain: bool = False) -> None:
@@ -325,13 +326,6 @@ def _weights_by_reference() -> object:
 
     The official code steps f and then backpropagates the masker's loss through the *stepped*
     weights with the old activations. torch 0.4 did so silently; today's torch refuses, unless
-    weights are packed by reference.
+    saved tensors pass through hooks: what those hand back is not checked for changes.
     """
-
-    def pack(tensor: Tensor) -> object:
-        return (lambda: tensor.data) if isinstance(tensor, torch.nn.Parameter) else tensor
-
-    def unpack(packed: object) -> Tensor:
-        return packed() if callable(packed) else packed
-
-    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)
+    return torch.autograd.graph.saved_tensors_hooks(lambda saved: saved, lambda saved: saved)

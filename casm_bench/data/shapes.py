@@ -36,7 +36,7 @@ class Drawing:
 
     size: int = 64  # side in pixels
     classes: int = 8
-    stripes: float = 0.055  # contrast of the class-oriented stripes, in [0, 1] of full scale
+    stripes: float = 0.05  # contrast of the class-oriented stripes, in [0, 1] of full scale
     stripe_period: float = 0.11
     spot_radius: float = 0.05
     radius: tuple[float, float] = (0.15, 0.3)  # of the object, before its outline wobbles
