@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -209,7 +209,7 @@ def small_maps(draw) -> np.ndarray:
 
 
 @given(small_maps(), st.sampled_from(RULES))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_boxes_equal_the_slow_reimplementation(map_HW, rule):
     mask_HW = slow_mask(map_HW, rule)
     np.testing.assert_array_equal(binarise(map_HW, rule), mask_HW)
@@ -217,7 +217,7 @@ def test_boxes_equal_the_slow_reimplementation(map_HW, rule):
 
 
 @given(small_maps(), st.sampled_from(RULES))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_work_on_the_coarse_grid_equals_work_in_the_frame(map_HW, rule):
     size = map_HW.shape[0] * map_HW.shape[1]  # a whole multiple of both sides
     rows, columns = size // map_HW.shape[0], size // map_HW.shape[1]
@@ -243,7 +243,7 @@ def test_blocky_maps_from_56_to_224(levels):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 8), st.integers(0, 8))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_a_shifted_blob_shifts_its_box(seed, down, right):
     blob = np.random.default_rng(seed).random((6, 6)) > 0.4
     blob[2, 2] = True

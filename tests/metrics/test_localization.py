@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from casm_bench.data.dataset import Dataset
@@ -96,7 +96,7 @@ EDGES = st.tuples(*[st.integers(-10, 25)] * 2).map(sorted)
     st.sampled_from(sorted(PROTOCOLS)),
     st.sampled_from([(1, 1), (2, 2), (4, 2)]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_f1_equals_painting_every_pixel(seed, edges, name, cell):
     rows, columns = cell
     map_HW = np.random.default_rng(seed).random((16 // rows, 16 // columns), np.float32)

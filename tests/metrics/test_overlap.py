@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from casm_bench.metrics.overlap import iou, succeeds, visible_truth
@@ -91,7 +91,7 @@ def boxes(lowest: int, highest: int):
     ),
     st.sampled_from(sorted(PROTOCOLS)),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_overlaps_equal_painted_masks(images, name):
     protocol = PROTOCOLS[name]
     preds = [pred for pred, _ in images]
