@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casm_bench import registry
+from casm_bench.data.frames import truth_in_frame
+from casm_bench.data.packs import load_ilsvrc_boxes
 from casm_bench.errors import WorkError
+from casm_bench.metrics.scoring import score_predicted_boxes
+from casm_bench.protocols import get_protocol
 
 FRAME = torch.empty(2, 3, 224, 224, device="meta")
 LABELS_B = torch.zeros(2, dtype=torch.int64)
@@ -76,9 +80,7 @@ def test_no_visible_part_of_a_true_box_beats_the_oracle(boxes):
     assert reached >= max(best_iou(box, [own]) for box, own in zip(visible, boxes, strict=True))
 
 
-@pytest.mark.parametrize("shift", [0, 1])
-def test_random_is_a_fair_coin_on_a_quarter_of_the_grid(shift):
-    torch.manual_seed(shift)
+def test_random_is_a_fair_coin_on_a_quarter_of_the_grid():
     images_BCHW = torch.rand(4, 3, 224, 224)
     maps_BHW = registry.get("random")(None).maps(images_BCHW, torch.zeros(4, dtype=torch.int64))
     assert maps_BHW.shape == (4, 56, 56)
@@ -93,3 +95,20 @@ def test_random_depends_on_the_seed():
         registry.get("random")(None, seed=s).maps(images_BCHW, labels_B) for s in (0, 1)
     )
     assert not torch.equal(first, second)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("protocol", "error"), [("casm", 0.750), ("casm-clipped", 0.170), ("warp", 0.0)]
+)
+def test_oracle_on_all_of_ilsvrc(shared_data, protocol, error):
+    """What is left is what the frame cuts away: an independent count over the same metadata."""
+    dataset = load_ilsvrc_boxes(shared_data / "ilsvrc-val-boxes-50000.parquet").evaluated
+    protocol = get_protocol(protocol)
+    truth = [
+        torch.from_numpy(truth_in_frame(boxes_N4, *size, protocol.input_frame, 224))
+        for boxes_N4, size in zip(dataset.boxes, dataset.sizes_N2, strict=True)
+    ]
+    boxes_B4 = predict("oracle", truth=truth).numpy()
+    summary = score_predicted_boxes(boxes_B4, dataset, protocol, 224).summary()
+    assert summary["localization_error"] == pytest.approx(error, abs=0.0005)
