@@ -14,7 +14,7 @@ from casm_bench.errors import WorkError
 from casm_bench.maps import to_grid, unit_range
 from casm_bench.metrics.localization import continuous_f1, true_boxes
 from casm_bench.metrics.overlap import iou, succeeds
-from casm_bench.metrics.scoring import score_maps, score_predicted_boxes
+from casm_bench.metrics.scoring import image_columns, score_maps, score_predicted_boxes
 from casm_bench.protocols import CASM, PROTOCOLS, BoxRule, fong_rule
 
 WARP = PROTOCOLS["warp"]
@@ -218,3 +218,15 @@ def test_no_maps_is_an_error():
 def test_one_box_per_image_is_needed():
     with pytest.raises(WorkError, match="one box"):
         score_predicted_boxes(np.zeros((3, 4)), random_data(4)[0], CASM)
+
+
+def test_per_image_columns_have_a_row_per_image_and_protocol():
+    data, maps = random_data(3)
+    scores = [(p, score_maps([(2, maps[2]), (0, maps[0])], data, p)) for p in (CASM, WARP)]
+    columns = image_columns(data, scores)
+    assert columns["name"] == ["picture-2", "picture-0"] * 2
+    assert columns["protocol"] == ["casm", "casm", "warp", "warp"]
+    assert columns["group"] == [None] * 4
+    boxes_M4 = np.stack([columns[edge] for edge in ("x0", "y0", "x1", "y1")], axis=1)
+    np.testing.assert_array_equal(boxes_M4[2:], scores[1][1].box_N4)
+    np.testing.assert_array_equal(columns["f1_mean"][:2], scores[0][1].f1_mean_N)
