@@ -42,7 +42,7 @@ class Recipe:
     input_size: int | None = None  # pixels; None: the classifier's own
     pretraining: Pretraining = field(default_factory=Pretraining)  # for weights="scratch"
     batch_size: int = 128
-    evaluation_batch_size: int = 64
+    evaluation_batch_size: int = 16  # what is interrupted is lost up to one batch
     augment: str = "crop-flip"  # of training pictures: none, flip, crop-flip
     share: float = 1.0  # of all batches that make an epoch
     data: dict[str, dict[str, object]] = field(default_factory=dict)  # options by data set
