@@ -1,0 +1,376 @@
+"""Algorithm 1 against the official code's values, and the properties that keep it honest.
+
+The golden values come from the official training loop, run on analytic one-layer stand-ins.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from casm_bench.backbones.classifier import build_classifier
+from casm_bench.backbones.masker import enlarge
+from casm_bench.data.shapes import load_shapes
+from casm_bench.methods import _algorithm1
+from casm_bench.methods._algorithm1 import (
+    STRATEGIES,
+    Game,
+    PastClassifiers,
+    Strategy,
+    masker_loss,
+)
+from casm_bench.methods.baseline import Baseline
+from casm_bench.methods.casm import CASM
+from casm_bench.training import TrainBatches
+
+# --- the analytic stand-ins -------------------------------------------------------------------
+
+W = [[4.0, 0.0, -1.0], [0.0, 3.0, 0.0], [-2.0, 1.0, 5.0]]
+CHANNEL_VALUES = [[1.0, 0.2, 0.1], [0.1, 0.8, 0.3], [0.2, 0.1, 0.9], [0.6, 0.9, 0.7]]
+LABELS = [0, 1, 2, 0]
+THETA = [0.3, -0.5]
+
+
+class LinearClassifier(nn.Module):
+    """logits = W · channel means + b; only W is trained."""
+
+    feature_channels = (3, 3, 3, 3, 3)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(W))
+        self.register_buffer("bias", torch.tensor([0.0, 2.0, 0.0]))
+        self.register_buffer("mean", torch.zeros(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images_BCHW):
+        return nn.functional.linear(images_BCHW.mean((2, 3)), self.weight, self.bias)
+
+    def with_features(self, images_BCHW):
+        return self(images_BCHW), [images_BCHW] * 5
+
+
+class ConstantMasker:
+    """Image i gets the constant mask sigmoid(theta[i % 2])."""
+
+    def __init__(self):
+        self.decoder = nn.Module()
+        self.decoder.theta = nn.Parameter(torch.tensor(THETA))
+
+    def __call__(self, images_BCHW, features):
+        theta_B = self.decoder.theta[torch.arange(len(images_BCHW)) % 2]
+        return torch.sigmoid(theta_B).view(-1, 1, 1, 1)
+
+
+def play_one_step(method):
+    method.masker = ConstantMasker()
+    game = Game(method)
+    game.start_epoch(0, 1)
+    x_BCHW = torch.tensor(CHANNEL_VALUES)[:, :, None, None].expand(-1, -1, 4, 4).contiguous()
+    statistics = game.step(x_BCHW, torch.tensor(LABELS))
+    return method.masker.decoder.theta.grad, method.classifier.weight.detach(), statistics
+
+
+@dataclass
+class AlwaysPast(CASM):
+    """Only past classifiers judge."""
+
+    @property
+    def plan(self):
+        return Strategy(True, past_probability=1.0)
+
+
+AFTER_TWO_STEPS = [
+    [4.052978992462158, 0.056747306138277054, -0.957472562789917],
+    [-0.04815199226140976, 2.956202745437622, -0.045069072395563126],
+    [-2.004884958267212, 0.9869339466094971, 5.002425670623779],
+]
+AFTER_CLEAN_STEP = [
+    [4.019723415374756, 0.022434940561652184, -0.9829844236373901],
+    [-0.01750243827700615, 2.982950210571289, -0.016407879069447517],
+    [-2.0022411346435547, 0.994574785232544, 4.99935245513916],
+]
+PAST_GRADIENT = [1.2343261241912842, -0.014948755502700806]
+GOLDEN = {
+    "F": (Baseline, {}, [1.234999656677246, -0.015152473002672195], W),
+    "F adversarial": (
+        Baseline,
+        {"objective": "adversarial"},
+        [0.9382688403129578, 0.05412762984633446],
+        W,
+    ),
+    "L, through stepped weights": (
+        CASM,
+        {"strategy": "L", "update_order": "torch04"},
+        [1.2355443239212036, -0.014273593202233315],
+        AFTER_TWO_STEPS,
+    ),
+    "L adversarial, through stepped weights": (
+        CASM,
+        {"strategy": "L", "update_order": "torch04", "objective": "adversarial"},
+        [0.9328320622444153, 0.04339377582073212],
+        AFTER_TWO_STEPS,
+    ),
+    "past classifiers only": (AlwaysPast, {}, PAST_GRADIENT, AFTER_CLEAN_STEP),
+    # In clean order the judge still has the weights that a past classifier of this step has.
+    "L, clean order": (CASM, {"strategy": "L"}, PAST_GRADIENT, AFTER_TWO_STEPS),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_one_official_step(name):
+    cls, options, gradient, weights = GOLDEN[name]
+    method = cls(LinearClassifier(), lambda_r=10.0, classifier_rate=0.1, **options)
+    theta_gradient, weight, _ = play_one_step(method)
+    torch.testing.assert_close(theta_gradient, torch.tensor(gradient), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(weight, torch.tensor(weights), rtol=1e-6, atol=1e-6)
+
+
+def test_the_regularizer_survives_boolean_tensors():
+    """Adding booleans, as the official code does, gives 0.0127 under today's torch."""
+    gradient, *_ = play_one_step(Baseline(LinearClassifier(), lambda_r=10.0))
+    assert gradient[0] > 1.2
+
+
+# --- the loss ---------------------------------------------------------------------------------
+
+MASKED_LOGITS = torch.tensor([[2.0, 0, -1], [0.5, 0.5, 0], [0, 3, 1], [1, 1, 1]])
+TARGET = torch.tensor([0, 1, 2, 1])
+CLEAN_LOGITS = nn.functional.one_hot(torch.tensor([0, 1, 0, 2]), 3).float()
+MASKS = torch.tensor([0.1, 0.4, 0.7, 0.9]).view(4, 1, 1, 1)
+
+
+def loss_of(masks_B1hw=MASKS, zm_BK=MASKED_LOGITS, clean_BK=CLEAN_LOGITS, **settings):
+    given = {"objective": "entropy", "gated": True, "mask_size_weight": 10.0} | settings
+    return masker_loss(SimpleNamespace(**given), clean_BK, zm_BK, TARGET, masks_B1hw)
+
+
+def test_golden_loss_terms():
+    terms = loss_of()
+    assert terms["size_term"].item() == pytest.approx(-1.5, abs=1e-6)
+    assert terms["confusion_term"].item() == pytest.approx(-0.399658739566803, abs=1e-6)
+    assert terms["loss"].item() == pytest.approx(-1.8996586799621582, abs=1e-6)
+    adversarial = loss_of(objective="adversarial")
+    assert adversarial["confusion_term"].item() == pytest.approx(-1.0990811586380005, abs=1e-6)
+    assert adversarial["loss"].item() == pytest.approx(-2.599081039428711, abs=1e-6)
+
+
+def test_size_costs_nothing_unless_an_image_is_nontrivially_confused():
+    masks_B1hw = MASKS.clone().requires_grad_()
+    never_right = nn.functional.one_hot((TARGET + 1) % 3, 3).float()
+    loss_of(masks_B1hw, clean_BK=never_right)["size_term"].backward()
+    assert not masks_B1hw.grad.any()
+
+
+def test_without_the_gate_size_is_the_mean_mask():
+    terms = loss_of(gated=False)
+    assert terms["size_term"].item() == pytest.approx(10 * MASKS.mean().item(), abs=1e-5)
+
+
+def test_a_more_confused_judge_lowers_the_masker_loss():
+    sure, unsure = loss_of(zm_BK=10 * MASKED_LOGITS), loss_of(zm_BK=0.1 * MASKED_LOGITS)
+    assert unsure["confusion_term"] < sure["confusion_term"]
+
+
+# --- on a real, small network -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return load_shapes(train=32, held_out=1, evaluated=8).train
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        classifier = build_classifier("test_resnet", 8, input_size=64).eval()
+        nn.init.normal_(classifier.model.get_classifier().weight, std=0.5)
+    return classifier
+
+
+@pytest.fixture(scope="module")
+def batch(shapes, classifier):
+    return next(iter(TrainBatches(shapes, classifier, 8).epoch(0)))
+
+
+def a_game(classifier, cls=CASM, **options):
+    game = Game(cls(classifier, **options))
+    game.start_epoch(0, 1)
+    return game
+
+
+def snapshot(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def assert_same(before, after):
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert torch.equal(value, after[name]), name
+
+
+def test_the_fixed_classifier_and_its_batchnorm_stay_untouched(classifier, batch):
+    game = a_game(classifier, Baseline)
+    before = snapshot(game.classifier)
+    for _ in range(3):
+        game.step(*batch)
+    assert_same(before, game.classifier.state_dict())
+    assert game.past is None
+
+
+def test_the_shared_classifier_is_never_changed(classifier, batch):
+    before = snapshot(classifier)
+    a_game(classifier, strategy="L").step(*batch)
+    assert_same(before, classifier.state_dict())
+    assert all(not p.requires_grad or p.grad is None for p in classifier.parameters())
+
+
+def test_a_trained_classifier_moves_and_sees_masked_images_in_its_batchnorm(classifier, batch):
+    game = a_game(classifier, strategy="L")
+    game.step(*batch)
+    counters = [v for k, v in game.classifier.state_dict().items() if "num_batches" in k]
+    assert {int(counter) for counter in counters} == {2}  # clean, then masked
+
+
+def test_past_classifiers_are_copies_of_the_past(classifier):
+    live = copy.deepcopy(classifier)
+    past = PastClassifiers(live, capacity=2)
+    past.keep(live, random.Random(0))
+    kept = {name: value.clone() for name, value in past.kept[0].items()}
+    with torch.no_grad():
+        for parameter in live.parameters():
+            parameter.add_(1.0)
+    assert_same(kept, past.kept[0])
+    drawn = past.draw(random.Random(0))
+    assert_same(kept, drawn.state_dict())
+    assert not drawn.training
+    assert not any(parameter.requires_grad for parameter in drawn.parameters())
+
+
+@pytest.mark.parametrize("strategy", ["F", "L"])
+def test_without_past_judges_no_classifier_is_copied(classifier, strategy):
+    assert a_game(classifier, strategy=strategy).past is None
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"strategy": "FL"}, [1, 1, 1, 1, 1, 1]),  # the first, after its first step; no other
+        ({"strategy": "L100", "save_every": 2}, [1, 2, 2, 3, 3, 4]),
+        ({"strategy": "L100", "save_every": 2, "include_first": True}, [1, 2, 2, 3, 3, 4]),
+        ({"strategy": "L100", "save_every": 1, "past_classifiers": 3}, [1, 2, 3, 3, 3, 3]),
+    ],
+)
+def test_when_classifiers_are_kept(classifier, batch, options, kept):
+    game = a_game(classifier, **options)
+    counts = []
+    for _ in kept:
+        game.step(*batch)
+        counts.append(len(game.past.kept))
+    assert counts == kept
+
+
+def test_the_counter_restarts_every_epoch_and_the_past_stays(classifier, batch):
+    game = a_game(classifier, strategy="L100", save_every=3)
+    for epoch in range(3):
+        game.start_epoch(epoch, 3)
+        for _ in range(2):
+            game.step(*batch)
+    assert len(game.past.kept) == 1  # two steps are never the third
+
+
+def test_f0_is_among_the_past_only_when_asked_for(classifier, batch):
+    initial = snapshot(classifier)
+    for include, expected in ((True, True), (False, False)):
+        game = a_game(classifier, strategy="FL", include_first=include)
+        game.step(*batch)
+        first = game.past.kept[0]
+        same = all(torch.equal(first[name], value) for name, value in initial.items())
+        assert same is expected
+
+
+def test_the_masker_learns_the_same_whether_or_not_the_classifier_does(classifier, batch):
+    """In clean order the masked update of f comes after the masker's gradient is taken."""
+    games = [a_game(classifier, strategy="L") for _ in range(2)]
+    games[1]._update = lambda loss, zm_BK, y_B, is_current: games[1]._improve_masker(loss)
+    for game in games:
+        game.step(*batch)
+    gradients = [[p.grad for p in game.masker.decoder.parameters()] for game in games]
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_two_update_orders_differ_in_the_masker_only_by_the_stepped_weights(classifier, batch):
+    gradients = []
+    for order in ("clean", "torch04"):
+        game = a_game(classifier, strategy="L", update_order=order, classifier_rate=0.1)
+        game.step(*batch)
+        gradients.append(game.masker.decoder.final.weight.grad)
+    assert not torch.allclose(*gradients)
+
+
+def test_no_gradient_of_the_masker_loss_stays_on_the_classifier(classifier, batch):
+    game = a_game(classifier, Baseline)
+    game.step(*batch)
+    assert all(parameter.grad is None for parameter in game.classifier.parameters())
+
+
+def test_masks_are_constant_in_blocks_unless_bilinear(classifier, batch):
+    images_BCHW, labels_B = batch
+    for mode, blocks in (("nearest", True), ("bilinear", False)):
+        method = CASM(classifier, upsample=mode)
+        saliency_BHW = method.maps(images_BCHW, labels_B)
+        assert saliency_BHW.shape[1:] == ((16, 16) if blocks else (64, 64))
+        mask_B1HW = enlarge(saliency_BHW[:, None], images_BCHW)
+        cells = mask_B1HW.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4)
+        assert bool((cells == cells[..., :1]).all()) is blocks
+
+
+def test_a_separate_encoder_does_not_move_with_the_classifier(classifier, batch):
+    game = a_game(classifier, strategy="L", encoder="separate", classifier_rate=0.1)
+    before = snapshot(game.masker.own_encoder)
+    game.step(*batch)
+    assert_same(before, game.masker.own_encoder.state_dict())
+    assert_same(before, snapshot(classifier))
+
+
+def test_published_size_weights():
+    published = {name: (s.lambda_entropy, s.lambda_adversarial) for name, s in STRATEGIES.items()}
+    assert published == {
+        "F": (2.5, 9),
+        "L": (14, 18),
+        "FL": (7.5, 11),
+        "L1000": (10, 17),
+        "L100": (10, 17),
+    }
+
+
+@pytest.mark.parametrize("objective", ["entropy", "adversarial"])
+def test_the_size_weight_follows_strategy_and_objective(classifier, objective):
+    method = CASM(classifier, strategy="L", objective=objective)
+    assert method.mask_size_weight == {"entropy": 14, "adversarial": 18}[objective]
+    assert CASM(classifier, lambda_r=3.0).mask_size_weight == 3.0
+
+
+def test_casm_and_baseline_differ_in_the_strategy_alone(classifier):
+    casm, baseline = vars(CASM(classifier)), vars(Baseline(classifier))
+    differing = {
+        name
+        for name in casm
+        if name not in ("classifier", "masker") and casm[name] != baseline[name]
+    }
+    assert differing == {"strategy"}
+
+
+def test_the_maskers_gradient_is_clipped(classifier, batch, monkeypatch):
+    monkeypatch.setattr(_algorithm1, "MAX_GRADIENT_NORM", 1e-3)
+    game = a_game(classifier, Baseline)
+    game.step(*batch)
+    norm = torch.cat([p.grad.flatten() for p in game.masker.decoder.parameters()]).norm()
+    assert norm.item() == pytest.approx(1e-3, rel=1e-3)
