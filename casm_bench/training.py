@@ -8,6 +8,7 @@ so a run that was stopped anywhere continues to bit-identical weights on the CPU
 from __future__ import annotations
 
 import logging
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch import Tensor
 from .backbones.classifier import Classifier
 from .data.dataset import Dataset
 from .data.loader import steps_per_epoch, training_batches
-from .errors import UsageError
+from .errors import UsageError, WorkError
 from .files import write_atomically
 from .progress import progress
 
@@ -118,7 +119,8 @@ def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, 
     """Train for a number of epochs and return each epoch's mean statistics.
 
     With a workspace, the run continues from the last checkpoint there, and a finished one is not
-    trained again. Raises UsageError when the checkpoint belongs to another configuration.
+    trained again. Raises UsageError when the checkpoint belongs to another configuration, and
+    WorkError when it is damaged.
     """
     if batches.steps == 0:
         raise UsageError(f"Data set {batches.dataset.name!r} has no training pictures.")
@@ -130,7 +132,8 @@ def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, 
         done = (epoch * batches.steps + step) * batches.batch_size
         with progress(total, "images", batches.description, initial=done) as bar:
             while epoch < epochs:
-                trainee.start_epoch(epoch, epochs)
+                if step == 0:  # a resumed epoch has its rates and counters from the checkpoint
+                    trainee.start_epoch(epoch, epochs)
                 for images_BCHW, labels_B in batches.epoch(epoch, start=step):
                     totals.add(trainee.step(images_BCHW, labels_B))
                     step += 1
@@ -190,7 +193,7 @@ class _Checkpoint:
     def load(self, trainee: Trainee) -> tuple[int, int, Totals, list[dict[str, float]]]:
         if self.path is None or not self.path.exists():
             return 0, 0, Totals(), []
-        state = torch.load(self.path, map_location="cpu", weights_only=True)
+        state = _read(self.path)
         if state["identity"] != self.identity:
             raise UsageError(
                 f"The checkpoint {self.path} was made with {state['identity']}, but this run asks "
@@ -201,6 +204,16 @@ class _Checkpoint:
         epoch, step = state["position"]
         log.info("continuing %s at epoch %d, step %d", self.path, epoch + 1, step)
         return epoch, step, Totals(*state["totals"]), list(state["history"])
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise WorkError(
+            f"The checkpoint {path} cannot be read ({type(error).__name__}). Delete it to start "
+            "again."
+        ) from error
 
 
 def _random_state() -> dict[str, object]:
