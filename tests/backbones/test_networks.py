@@ -1,0 +1,138 @@
+"""Classifier and decoder: shapes, counts, and agreement with straightforward references."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from casm_bench.backbones.classifier import build_classifier
+from casm_bench.backbones.masker import Decoder, enlarge
+from casm_bench.errors import UsageError
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    torch.manual_seed(0)
+    return build_classifier("resnet50.tv_in1k", 1000, SIZE).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def test_resnet50_is_the_papers(resnet50):
+    assert sum(p.numel() for p in resnet50.parameters()) == 25_557_032
+    assert resnet50.feature_channels == (64, 256, 512, 1024, 2048)
+    assert resnet50.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
+    assert resnet50.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
+
+
+def test_taps_of_resnet50_are_where_the_official_code_takes_them(resnet50, images):
+    with torch.no_grad():
+        logits_BK, features = resnet50.with_features(images)
+        net = resnet50.model
+        x = net.maxpool(net.act1(net.bn1(net.conv1(images))))
+        expected = [x]
+        for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = stage(x)
+            expected.append(x)
+    for feature, reference in zip(features, expected, strict=True):
+        torch.testing.assert_close(feature, reference, rtol=0, atol=0)
+    torch.testing.assert_close(logits_BK, resnet50(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "name", ["tf_efficientnet_lite0", "convnext_atto", "vgg11_bn", "mobilenetv3_small_050"]
+)
+def test_other_families_give_five_taps_at_the_same_strides(name, images):
+    classifier = build_classifier(name, 10, SIZE).eval()
+    with torch.no_grad():
+        logits_BK, features = classifier.with_features(images)
+        plain_BK = classifier.model(images)
+    assert [feature.shape[-1] for feature in features] == [16, 16, 8, 4, 2]
+    assert tuple(feature.shape[1] for feature in features) == classifier.feature_channels
+    torch.testing.assert_close(logits_BK, plain_BK, rtol=1e-5, atol=1e-5)
+
+
+def test_networks_without_such_features_are_refused_in_a_sentence():
+    with pytest.raises(UsageError, match="vit_tiny_patch16_224.*stride"):
+        build_classifier("vit_tiny_patch16_224", 10)
+    with pytest.raises(UsageError, match=r"resnet51.*Similar names.*resnet5"):
+        build_classifier("resnet51", 10)
+
+
+def test_normalising_there_and_back(resnet50):
+    pixels_BCHW = torch.arange(192, dtype=torch.uint8).view(1, 3, 8, 8)
+    back = resnet50.denormalize(resnet50.normalize(pixels_BCHW)) * 255
+    torch.testing.assert_close(back, pixels_BCHW.float(), rtol=0, atol=1e-3)
+    white = resnet50.normalize(torch.full((1, 3, 1, 1), 255, dtype=torch.uint8)).flatten()
+    assert white.tolist() == pytest.approx([2.2489083, 2.4285715, 2.6400001])
+
+
+def test_a_copy_is_independent(images):
+    classifier = build_classifier("test_resnet", 5, SIZE).eval()
+    twin = copy.deepcopy(classifier)
+    before = classifier(images)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+        _, features = twin.with_features(images)
+    assert torch.equal(classifier(images), before)
+    assert not features[4].any()
+
+
+def test_decoder_counts_and_initialises_as_published():
+    torch.manual_seed(0)
+    decoder = Decoder((64, 256, 512, 1024, 2048))
+    assert sum(p.numel() for p in decoder.parameters()) == 249_153
+    assert decoder.final.weight.std().item() == pytest.approx((2 / 9) ** 0.5, rel=0.05)
+    assert decoder.narrow[3][0].weight.std().item() == pytest.approx((2 / 64) ** 0.5, rel=0.02)
+    assert all(block[0].bias is None for block in decoder.narrow)
+
+
+def reference_mask(decoder, features):
+    """The official decoder spelled out: narrow, enlarge by fixed factors, concatenate."""
+    parts = [features[0]]
+    for factor, block, feature in zip((1, 2, 4, 8), decoder.narrow, features[1:], strict=True):
+        conv, norm, _ = block
+        x = F.conv2d(feature, conv.weight)
+        x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias)
+        parts.append(F.interpolate(F.relu(x), scale_factor=factor, mode="bilinear"))
+    x = F.conv2d(torch.cat(parts, 1), decoder.final.weight, decoder.final.bias, padding=1)
+    return 1 / (1 + torch.exp(-x))
+
+
+def test_decoder_agrees_with_a_straightforward_reference(resnet50, images):
+    decoder = Decoder(resnet50.feature_channels).eval()
+    with torch.no_grad():
+        _, features = resnet50.with_features(images)
+        mask_B1hw = decoder(features)
+        torch.testing.assert_close(mask_B1hw, reference_mask(decoder, features), rtol=0, atol=1e-6)
+    assert mask_B1hw.shape == (2, 1, 16, 16)
+    assert 0 <= mask_B1hw.min() <= mask_B1hw.max() <= 1
+
+
+def test_enlarging_repeats_cells_after_the_sigmoid(images):
+    mask_B1hw = torch.rand(2, 1, 16, 16)
+    blocks = mask_B1hw.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert torch.equal(enlarge(mask_B1hw, images), blocks)
+    assert not torch.equal(enlarge(mask_B1hw, images, "bilinear"), blocks)
+
+
+def test_no_gradient_reaches_the_batchnorm_statistics_in_eval(resnet50, images):
+    before = [buffer.clone() for buffer in resnet50.buffers()]
+    resnet50.with_features(images)
+    assert all(torch.equal(a, b) for a, b in zip(before, resnet50.buffers(), strict=True))
+
+
+def test_test_resnet_is_a_real_timm_network():
+    assert "test_resnet" in timm.list_models("test_*")
+    assert isinstance(build_classifier("test_resnet", 3, SIZE).model.get_classifier(), nn.Linear)
