@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -52,6 +53,8 @@ class Run:
     """Where networks run; auto takes a GPU if there is one."""
     out: Path = DEFAULT_RESULTS
     """Folder for records; checkpoints and maps go to its subfolder cache."""
+    fresh: bool = False
+    """Measure again what already has a complete record, from the first step of training."""
     set: list[str] = field(default_factory=list)
     """METHOD.FIELD=VALUE; METHOD may also be data, recipe or pretraining."""
 
@@ -148,7 +151,10 @@ COMMANDS = {"run": Run, "list": List, "score": Score, "paper": Paper}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Returns 0, 1 for failed work, 2 for what cannot be done as asked."""
+    """Run a command. Returns 0, 1 for failed work, 2 for what cannot be done as asked.
+
+    Errors are one paragraph on standard error; with CASM_BENCH_DEBUG set, a traceback.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("casm_bench").setLevel(logging.INFO)
     try:
@@ -161,6 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         command()
     except CasmBenchError as error:
+        if os.environ.get("CASM_BENCH_DEBUG"):
+            raise
         print(f"casm_bench: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

@@ -27,9 +27,10 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
         _fill(temporary, content)
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
         os.replace(temporary, path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        reason = getattr(error, "strerror", None) or error
         raise WorkError(
-            f"Cannot write {path}: {error.strerror or error}. Make the folder writable, free some "
+            f"Cannot write {path}: {reason}. Make the folder writable, free some "
             "disk space, or choose another folder with --out."
         ) from error
     finally:

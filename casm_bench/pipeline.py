@@ -10,7 +10,10 @@ import dataclasses
 import hashlib
 import json
 import logging
+import shutil
+import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +23,7 @@ import torch
 from torch import Tensor
 
 from . import registry, training
-from .api import BoxMethod, SaliencyMethod
+from .api import BoxMethod, Facts, SaliencyMethod
 from .backbones.classifier import Classifier, build_classifier
 from .backbones.pretrain import ClassifierTraining
 from .backbones.weights import IMAGENET_CLASSES, load_classifier, weights_digest
@@ -31,7 +34,7 @@ from .data.catalog import load_splits
 from .data.dataset import Dataset, Splits
 from .data.frames import truth_in_frame
 from .data.loader import FrameBatch, frame_batches
-from .errors import UsageError, WorkError
+from .errors import CasmBenchError, UsageError, WorkError
 from .files import sha256_of, write_atomically
 from .maps import check_map, to_grid, unit_range
 from .metrics.evidence import evidence_metrics
@@ -78,12 +81,13 @@ class Request:
     protocols: tuple[str, ...] = ()
     device: str = "auto"
     out: Path = Path("results")
+    fresh: bool = False  # ignore records, checkpoints and maps of earlier runs
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # by method, data, recipe
 
     @property
     def variant(self) -> str:
         """Names what differs from the recipe: empty, or for instance `n100-1a2b3c4d`."""
-        parts = [f"n{self.limit}"] if self.limit else []
+        parts = [] if self.limit is None else [f"n{self.limit}"]
         if self.settings or self.train_data:
             changed = json.dumps([self.settings, self.train_data], sort_keys=True, default=str)
             parts.append(hashlib.sha256(changed.encode()).hexdigest()[:8])
@@ -112,16 +116,27 @@ def run(request: Request, announce: Callable[[str], None] = log.info) -> list[Re
     `announce` is told, in a line each, what is going on. Raises UsageError for what cannot be
     run as asked, before any work is done where that can be known, and WorkError for what fails.
     """
-    methods = {name: registry.get(name) for name in request.methods}
-    _check_settings(request, {cls.facts.name: cls for cls in methods.values()})
+    methods = {cls.facts.name: cls for cls in map(registry.get, request.methods)}
+    _check_request(request, methods)
+    _check_settings(request, methods)
     records = []
-    for seed in request.seeds:
+    for seed in dict.fromkeys(request.seeds):
         bench = Bench(request, seed)
         for cls in methods.values():
             bench.check_possible(cls)
         for cls in methods.values():
             records.append(bench.record(cls, announce))
     return records
+
+
+def _check_request(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:
+    """Refuse, before hours of work, what could only fail after them."""
+    if not methods:
+        raise UsageError("--methods names no method; `list methods` shows what there is.")
+    if not request.seeds or min(request.seeds) < 0:
+        raise UsageError("--seeds must be whole numbers from 0 on, at least one.")
+    marker = request.out / "cache" / "CACHEDIR.TAG"  # also keeps backups out of the cache
+    write_atomically(marker, "Signature: 8a477f597d28d172789f06886806bc55\n")
 
 
 def _check_settings(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:
@@ -179,7 +194,7 @@ class Bench:
                 f"Data set {dataset.name!r} has no boxes to evaluate on. Use it for training: "
                 f"--data ilsvrc-pack --root FILE --train-data {dataset.name} --train-root …"
             )
-        if not self.request.limit:
+        if self.request.limit is None:
             return dataset
         if not 1 <= self.request.limit <= len(dataset):
             raise UsageError(f"--limit must lie in 1..{len(dataset)} for {dataset.name!r}.")
@@ -245,7 +260,7 @@ class Bench:
 
     def _trained_here(self) -> Classifier:
         recipe, train = self.recipe, self.splits.train
-        folder = self.cache / "classifiers" / _short_hash(self.classifier_config)
+        folder = self.folder("classifiers", _short_hash(self.classifier_config))
         if train is None:
             raise UsageError(
                 f"Recipe {recipe.name!r} trains its classifier, but data set "
@@ -274,6 +289,13 @@ class Bench:
         if not self.evaluated.has_pixels:
             return FRAME_WITHOUT_CLASSIFIER
         return self.classifier.input_size
+
+    def folder(self, kind: str, name: str) -> Path:
+        """A folder of the cache; empty at the start of a `--fresh` run."""
+        folder = self.cache / kind / name
+        if self.request.fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        return folder
 
     # --- methods ------------------------------------------------------------------------------
 
@@ -350,9 +372,11 @@ class Bench:
         where |= {"seed": self.seed}
         key = record_key(config=config, data_digest=self.evaluated_digest, **where)
         path = record_path(request.out, variant=request.variant, **where)
-        if is_complete(path, key):
-            announce(f"{name}, seed {self.seed}: complete, taken from {path}")
-            return load_record(path)
+        if not request.fresh and is_complete(path, key):
+            record = load_record(path)
+            measured = f"measured {record.provenance['created'][:10]}"
+            announce(f"{name}, seed {self.seed}: {measured}, see {path}; --fresh repeats it")
+            return record
         announce(f"{name}, seed {self.seed}: measuring on {len(self.evaluated)} pictures")
         return _Measurement(self, cls, config, key).record(where | {"variant": request.variant})
 
@@ -367,7 +391,7 @@ class _Measurement:
         self.size = bench.input_size
         self.method = bench.make(cls)
         fit = {name: config.get(name) for name in ("classifier_settings", "fit", "hyperparameters")}
-        self.folder = bench.cache / "methods" / f"{self.facts.name}-{_short_hash(fit)}"
+        self.folder = bench.folder("methods", f"{self.facts.name}-{_short_hash(fit)}")
         self.cost: dict[str, float | None] = {}
 
     def record(self, where: dict[str, object]) -> Record:
@@ -401,7 +425,7 @@ class _Measurement:
         path = self.folder / "fitted.pt"
         if not path.exists():
             self._train_and_keep(path)
-        fitted = torch.load(path, map_location=self.bench.device, weights_only=True)
+        fitted = training.read_state(path, self.bench.device)
         self.method.load_state_dict(fitted["state"])
         self.method.history = fitted["history"]
         self.cost["fit_seconds"] = fitted["seconds"]
@@ -418,7 +442,7 @@ class _Measurement:
             workspace=self.folder,
             description=self.facts.name,
         )
-        with Cost(self.bench.device, peak=False) as cost:
+        with Cost(self.bench.device, peak=False) as cost, blamed(self.facts, "fit"):
             self.method.fit(batches)
         history = self.method.history
         seconds = sum(epoch.get("seconds", 0.0) for epoch in history) or cost.seconds
@@ -485,7 +509,8 @@ class _Measurement:
 
     def _maps_of(self, batch: FrameBatch) -> np.ndarray:
         images_BCHW, labels_B = self._on_device(batch)
-        maps_BHW = self.method.maps(images_BCHW, labels_B).detach().float().cpu().numpy()
+        with blamed(self.facts, "maps"):
+            maps_BHW = self.method.maps(images_BCHW, labels_B).detach().float().cpu().numpy()
         if maps_BHW.ndim != 3 or len(maps_BHW) != len(labels_B):
             raise WorkError(
                 f"Method {self.facts.name!r} ({self.facts.source_file}) gave maps of shape "
@@ -527,8 +552,10 @@ class _Measurement:
         with progress(len(self.dataset), "images", f"{self.facts.name}, boxes") as bar:
             for batch in self._batches(frame):
                 truth = self._truth(batch, frame) if self.facts.boxes == "test" else None
-                predicted_B4 = self.method.boxes(*self._on_device(batch), truth)
-                boxes_N4[batch.indices_B] = predicted_B4.cpu().numpy().round()
+                images = self._on_device(batch)
+                with blamed(self.facts, "boxes"):
+                    predicted_B4 = self.method.boxes(*images, truth).cpu().numpy()
+                    boxes_N4[batch.indices_B] = predicted_B4.round()
                 skipped |= dict(batch.skipped)
                 bar.update(len(batch.indices_B))
         return boxes_N4, skipped
@@ -655,6 +682,23 @@ class _Measurement:
             classifier_sha256=weights_digest(self.bench.classifier) if has_pixels else None,
             data_sha256=self.bench.evaluated_digest,
         )
+
+
+@contextmanager
+def blamed(facts: Facts, verb: str) -> Iterator[None]:
+    """Explain what goes wrong inside a method by its name, file and line."""
+    try:
+        yield
+    except CasmBenchError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == facts.source_file]
+        line = f", line {lines[-1]}" if lines else ""
+        raise WorkError(
+            f"Method {facts.name!r} failed in {verb}() ({facts.source_file}{line}): "
+            f"{type(error).__name__}: {error}. CASM_BENCH_DEBUG=1 shows the traceback."
+        ) from error
 
 
 def _group_summary(hit_N: np.ndarray) -> dict[str, object]:

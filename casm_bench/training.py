@@ -192,7 +192,7 @@ class _Checkpoint:
     def load(self, trainee: Trainee) -> tuple[int, int, Totals, list[dict[str, float]]]:
         if self.path is None or not self.path.exists():
             return 0, 0, Totals(), []
-        state = _read(self.path)
+        state = read_state(self.path)
         if state["identity"] != self.identity:
             raise UsageError(
                 f"The checkpoint {self.path} was made with {state['identity']}, but this run asks "
@@ -205,9 +205,13 @@ class _Checkpoint:
         return epoch, step, Totals(*state["totals"]), list(state["history"])
 
 
-def _read(path: Path) -> dict[str, object]:
+def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, object]:
+    """Read what `torch.save` wrote, tensors and plain values only.
+
+    Raises WorkError naming the file when it is damaged.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location=device, weights_only=True)
     except Exception as error:  # an unpickler that is fed anything raises anything
         raise WorkError(
             f"The checkpoint {path} cannot be read ({type(error).__name__}). Delete it to start "

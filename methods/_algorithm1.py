@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from casm_bench.backbones.classifier import Classifier
     from casm_bench.training import TrainBatches
 
+StrategyName = Literal["F", "L", "FL", "L100", "L1000"]
+
 MAX_GRADIENT_NORM = 10.0  # of the masker's gradient (official train.py)
 
 
@@ -57,7 +59,7 @@ STRATEGIES = {  # official train_utils.py, --reproduce
 class Algorithm1(SaliencyMethod):
     """What CASM and Baseline share; the defaults are the official code's published settings."""
 
-    strategy: Literal["F", "L", "FL", "L100", "L1000"] = "L100"
+    strategy: StrategyName = "L100"
     objective: Literal["entropy", "adversarial"] = "entropy"  # of the masker
     lambda_r: float | None = None  # weight of the mask-size term; None: the strategy's published
     save_every: int | None = None  # steps between kept classifiers; None: the strategy's

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from casm_bench.api import CASM_RULE, register
 
-from ._algorithm1 import Algorithm1
+from ._algorithm1 import Algorithm1, StrategyName
 
 
 @register(
@@ -25,4 +25,4 @@ from ._algorithm1 import Algorithm1
 class Baseline(Algorithm1):
     """Algorithm 1 with the set of classifiers shrunk to the one it starts from."""
 
-    strategy: str = "F"
+    strategy: StrategyName = "F"

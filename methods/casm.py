@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from casm_bench.api import CASM_RULE, register
 
-from ._algorithm1 import Algorithm1
+from ._algorithm1 import Algorithm1, StrategyName
 
 
 @register(
@@ -27,4 +27,4 @@ from ._algorithm1 import Algorithm1
 class CASM(Algorithm1):
     """Masker and classifier learn against each other; past classifiers judge half the time."""
 
-    strategy: str = "L100"
+    strategy: StrategyName = "L100"
