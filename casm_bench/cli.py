@@ -62,13 +62,9 @@ class Run:
         from . import pipeline
         from .settings import parse_settings
 
-        asked = {
-            name: value for name, value in vars(self).items() if name not in ("set", "controls")
-        }
+        asked = {name: value for name, value in vars(self).items() if name != "set"}
         asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
         request = pipeline.Request(**asked, settings=parse_settings(self.set))
-        if self.controls:
-            request = pipeline.with_controls(request)
         records = pipeline.run(request, announce=_say)
         _print_results(records, self.out)
 

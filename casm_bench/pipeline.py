@@ -79,6 +79,7 @@ class Request:
     classifier: str | None = None
     weights: str | None = None
     protocols: tuple[str, ...] = ()
+    controls: bool = False  # add the control rows that the data allow
     device: str = "auto"
     out: Path = Path("results")
     fresh: bool = False  # ignore records, checkpoints and maps of earlier runs
@@ -100,14 +101,15 @@ class Request:
         return "+".join(part for part in parts if part)
 
 
-def with_controls(request: Request) -> Request:
-    """The same request with the control rows added that its data allow."""
-    has_pixels = Bench(request, request.seeds[0]).evaluated.has_pixels
-    controls = [facts.name for facts in registry.all_facts() if facts.family == "control"]
-    possible = [
-        name for name in controls if has_pixels or issubclass(registry.get(name), BoxMethod)
-    ]
-    return replace(request, methods=tuple(dict.fromkeys((*request.methods, *possible))))
+def controls_for(dataset: Dataset) -> dict[str, type[SaliencyMethod]]:
+    """The control rows that a data set allows: without pixels, those that predict boxes."""
+    names = [facts.name for facts in registry.all_facts() if facts.family == "control"]
+    classes = {name: registry.get(name) for name in names}
+    return {
+        name: cls
+        for name, cls in classes.items()
+        if dataset.has_pixels or issubclass(cls, BoxMethod)
+    }
 
 
 def run(request: Request, announce: Callable[[str], None] = log.info) -> list[Record]:
@@ -124,7 +126,8 @@ def run(request: Request, announce: Callable[[str], None] = log.info) -> list[Re
         bench = Bench(request, seed)
         for cls in methods.values():
             bench.check_possible(cls)
-        for cls in methods.values():
+        controls = controls_for(bench.evaluated) if request.controls else {}
+        for cls in (methods | controls).values():
             records.append(bench.record(cls, announce))
     return records
 
@@ -242,6 +245,13 @@ class Bench:
             config["weights_sha256"] = sha256_of(Path(recipe.weights))
         return config
 
+    @property
+    def classes(self) -> int:
+        """How many the classifier tells apart: ImageNet's, unless it comes from here or a file."""
+        weights = self.recipe.weights
+        of_the_data = weights == "scratch" or Path(weights).is_file()
+        return len(self.evaluated.classes) if of_the_data else IMAGENET_CLASSES
+
     @cached_property
     def classifier(self) -> Classifier:
         recipe = self.recipe
@@ -253,6 +263,7 @@ class Bench:
                 classifier = load_classifier(
                     recipe.classifier,
                     recipe.weights,
+                    self.classes,
                     input_size=recipe.input_size,
                     options=recipe.classifier_options,
                 ).to(self.device)
@@ -312,13 +323,17 @@ class Bench:
         trained_here = self.recipe.weights == "scratch"
         if facts.trained or trained_here:
             _ = self.train_digest  # says what is missing where there are no training pictures
-        asks_class = facts.knows_class and not issubclass(cls, BoxMethod)
-        if asks_class and not trained_here and len(data.classes) != IMAGENET_CLASSES:
-            raise UsageError(
-                f"Method {facts.name!r} asks the classifier for the true class, but "
-                f"{self.recipe.classifier} knows {IMAGENET_CLASSES} classes and "
-                f"{data.name!r} has {len(data.classes)}."
-            )
+        if trained_here or issubclass(cls, BoxMethod):
+            return
+        shown = [self.splits.train] if facts.trained else []
+        shown += [data] if facts.knows_class else []
+        for dataset in shown:
+            if len(dataset.classes) != self.classes:
+                raise UsageError(
+                    f"Method {facts.name!r} needs the classifier to know the classes of "
+                    f"{dataset.name!r}, which has {len(dataset.classes)}; {self.recipe.classifier} "
+                    f"with weights {self.recipe.weights!r} knows {self.classes}."
+                )
 
     def make(self, cls: type[SaliencyMethod]) -> SaliencyMethod:
         """The method with this run's hyperparameters; network and state not yet fitted."""

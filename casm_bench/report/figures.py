@@ -152,7 +152,7 @@ def error_figure(found: Sequence[Measurement]) -> Figure:
     protocols = list(dict.fromkeys(m.protocol for m in found))
     for axes, (setting, of_setting) in zip(all_axes, panels.items(), strict=True):
         _error_panel(axes, setting, of_setting, protocols)
-    all_axes[-1].set(xlabel="localization error (%)", xlim=(0, 100))
+    all_axes[-1].set(xlabel="localization error (%)", xlim=(-2, 102))
     handles, labels = _legend_entries(all_axes)
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure

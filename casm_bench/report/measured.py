@@ -27,7 +27,9 @@ class Setting:
     classifier: str  # empty where only controls were measured
 
     def __str__(self) -> str:
-        return ", ".join(part for part in (self.data, self.recipe, self.classifier) if part)
+        # A recipe with another classifier carries its name, which need not be read twice.
+        recipe = "+".join(part for part in self.recipe.split("+") if part not in self.classifier)
+        return ", ".join(part for part in (self.data, recipe, self.classifier) if part)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def runs(records: Sequence[Record]) -> list[tuple[Setting, list[Record]]]:
         beside = [record]
         if is_control(record):
             beside = classifiers.get((record.data, record.recipe), [])
-        for name in dict.fromkeys(map(classifier_of, beside)) or ("",):
+        for name in dict.fromkeys(map(describe_classifier, beside)) or ("",):
             setting = Setting(record.data, record.recipe, name)
             grouped[setting, record.method, record.variant].append(record)
     return [
@@ -106,7 +108,7 @@ def is_control(record: Record) -> bool:
     return record.facts.get("family") == CONTROL
 
 
-def classifier_of(record: Record) -> str:
+def describe_classifier(record: Record) -> str:
     """The classifier and where its weights come from, as far as the record has them."""
     name, weights = record.config.get("classifier"), record.config.get("weights")
     if not name:
@@ -118,7 +120,7 @@ def describe_change(record: Record, recipe: Mapping[str, Any] | None) -> str:
     """How a record's settings differ from its recipe's, as `limit=100, strategy=L`."""
     if not record.variant:
         return ""
-    settings, usual = _flat(record.config), _flat(recipe or {})
+    settings, usual = flat_settings(record.config), flat_settings(recipe or {})
     changed = {
         name: value
         for name, value in settings.items()
@@ -127,6 +129,15 @@ def describe_change(record: Record, recipe: Mapping[str, Any] | None) -> str:
     if not changed:
         return f"variant {record.variant}"
     return ", ".join(f"{name}={value}" for name, value in sorted(changed.items()))
+
+
+CONSEQUENCES = ("seed", "train_digest")  # settings that say only which pictures were drawn
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by dotted names, without those that a seed or the data entail."""
+    flat = _flat(config)
+    return {k: v for k, v in flat.items() if k.rpartition(".")[2] not in CONSEQUENCES}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import WorkError
@@ -11,10 +11,12 @@ from ..records import Record, load_records
 from .figures import drawn_alike, error_figure, figure1, figure1_blocks, render
 from .measured import Measurement, in_paper_order, measurements
 from .published import LEDGER, read_published, table1_rows
+from .sweep import NAMES, Sweep, find_sweeps, sweep_csv, sweep_figure, sweep_table
 from .table import make_tables, to_csv, to_latex, to_markdown
 
 GENERATED = "generated"
 FIGURES = tuple(f"{name}.{kind}" for name in ("figure1", "le") for kind in ("pdf", "png"))
+SWEEP_STEMS = ("sweep-*", *(name for name, _ in NAMES.values()))
 
 
 def write_paper(results: Path, paper: Path) -> list[Path]:
@@ -26,7 +28,7 @@ def write_paper(results: Path, paper: Path) -> list[Path]:
     """
     content = _contents(Path(results))
     folder = Path(paper) / GENERATED
-    for name in FIGURES:
+    for name in (*FIGURES, *(path.name for path in _sweep_files(folder))):
         if name not in content:
             (folder / name).unlink(missing_ok=True)
     for name, new in content.items():
@@ -45,18 +47,30 @@ def _contents(results: Path) -> dict[str, bytes]:
     if not rows:
         raise WorkError(f"{results / LEDGER} is missing or lacks the rows of the paper's Table 1.")
     records = in_paper_order(records, rows)
-    tables = make_tables(records, rows)
+    sweeps = {sweep.name: sweep for sweep in find_sweeps(records)}
+    swept = {id(record) for sweep in sweeps.values() for record in sweep.records()}
+    tables = make_tables([record for record in records if id(record) not in swept], rows)
     texts = {
         "table1.tex": to_latex(tables),
         "table1.md": to_markdown(tables),
         "table1.csv": to_csv(records, rows),
     }
-    drawn = _figures(records, measurements(records, rows), results)
+    for name, sweep in sweeps.items():
+        texts |= {f"{name}.md": to_markdown([sweep_table(sweep)]), f"{name}.csv": sweep_csv(sweep)}
+    drawn = _figures(records, measurements(records, rows), sweeps, results)
     return {name: text.encode() for name, text in texts.items()} | drawn
 
 
+def _sweep_files(folder: Path) -> list[Path]:
+    """Files of sweeps, of whichever records they were made."""
+    return [path for stem in SWEEP_STEMS for path in folder.glob(f"{stem}.*")]
+
+
 def _figures(
-    records: Sequence[Record], found: Sequence[Measurement], results: Path
+    records: Sequence[Record],
+    found: Sequence[Measurement],
+    sweeps: Mapping[str, Sweep],
+    results: Path,
 ) -> dict[str, bytes]:
     """File by file, those figures that the records suffice for."""
     figures = {}
@@ -65,6 +79,7 @@ def _figures(
             figures["figure1"] = figure1(blocks)
         if whole := [m for m in found if not (m.variant or m.source)]:
             figures["le"] = error_figure(whole)
+        figures |= {name: sweep_figure(sweep) for name, sweep in sweeps.items()}
         return {
             f"{name}.{kind}": render(figure, kind)
             for name, figure in figures.items()

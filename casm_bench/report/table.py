@@ -123,10 +123,11 @@ def _protocols(found: Iterable[Measurement]) -> list[str]:
 
 def _error_cells(found: Sequence[Measurement], protocols: Sequence[str]) -> list[Cell]:
     errors = {m.protocol: m.error for m in found}
-    return [_error_cell(errors[name]) if name in errors else EMPTY for name in protocols]
+    return [error_cell(errors[name]) if name in errors else EMPTY for name in protocols]
 
 
-def _error_cell(error: Estimate) -> Cell:
+def error_cell(error: Estimate) -> Cell:
+    """The error, its interval and, for several seeds, their range."""
     lines = (f"{error.value:.1f}", f"[{error.low:.1f}, {error.high:.1f}]")
     if error.seeds == 1:
         return lines
@@ -246,19 +247,20 @@ def _measure_table(setting: Setting, methods: Sequence[Sequence[Record]]) -> Tab
         caption=f"Other measures, {setting}: mean over seeds and range.",
         columns=[Column("measure"), *map(Column, found)],
         rows=[
-            [(name.replace("_", " "),), *(_spread_cell(found[title].get(name)) for title in found)]
+            [(name.replace("_", " "),), *(spread_cell(found[title].get(name)) for title in found)]
             for name in names
         ],
     )
 
 
-def _spread_cell(spread: Spread | None) -> Cell:
+def spread_cell(spread: Spread | None, digits: str = ".4g") -> Cell:
+    """Mean and range over seeds, a dash for what was not measured."""
     if spread is None:
         return EMPTY
-    value = f"{spread.value:.4g}"
+    value = f"{spread.value:{digits}}"
     if spread.lowest == spread.highest:
         return (value,)
-    return value, f"{spread.lowest:.4g} to {spread.highest:.4g}"
+    return value, f"{spread.lowest:{digits}} to {spread.highest:{digits}}"
 
 
 # --- formats ----------------------------------------------------------------------------------

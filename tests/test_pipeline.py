@@ -1,0 +1,243 @@
+"""Whole runs on tiny pictures: records, reuse, resuming, and independence of the batch."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from casm_bench.cache import MapCache
+from casm_bench.cli import main
+from casm_bench.methods._algorithm1 import Game
+from casm_bench.pipeline import Request
+from casm_bench.records import load_records
+
+TINY = (
+    "recipe.classifier=test_resnet",
+    "recipe.classifier_options={}",
+    "recipe.batch_size=8",
+    "recipe.evaluation_batch_size=5",
+    "pretraining.epochs=1",
+    "pretraining.batch_size=8",
+    "data.train=24",
+    "data.held_out=2",
+    "data.evaluated=12",
+)
+SHORT = ("casm.epochs=2", "casm.save_every=2")
+
+
+def run(out: Path, *options, methods=("casm", "grad"), controls=False, settings=(*TINY, *SHORT)):
+    arguments = ["run", "--methods", *methods, "--out", str(out), *options]
+    arguments += [] if controls else ["--no-controls"]
+    return main([*arguments, *(["--set", *settings] if settings else [])])
+
+
+def measured(out):
+    """What records say, without what may differ between two runs: times and machine."""
+    return {
+        record.method: (
+            record.protocols,
+            record.metrics,
+            [{k: v for k, v in e.items() if k != "seconds"} for e in record.training or []],
+            pq.read_table(record.path(out).parent / record.per_image["file"]).to_pylist(),
+        )
+        for record in load_records(out)
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("finished")
+    assert run(out, "--protocols", "fong", "wsol", controls=True) == 0
+    return out
+
+
+def test_every_row_is_recorded_under_every_protocol(finished):
+    records = {record.method: record for record in load_records(finished)}
+    assert set(records) == {"casm", "grad", "center", "full", "oracle", "random"}
+    for record in records.values():
+        assert set(record.protocols) == {"casm", "casm-clipped", "warp", "fong", "wsol"}
+        assert all(result["n_images"] == 12 for result in record.protocols.values())
+        assert record.provenance["data_sha256"]
+        assert record.cost["peak_memory_mb"] > 0
+    assert records["oracle"].protocols["casm"]["localization_error"] == 0
+    assert records["full"].protocols["casm"]["localization_error"] == 100
+    assert records["casm"].protocols["wsol"]["policy"] == "oracle"
+    assert records["casm"].protocols["casm"]["rule"]["kind"] == "quantile"
+    assert records["grad"].protocols["casm"]["rule"] | {} == {
+        "kind": "mean",
+        "alpha": 5.0,
+        "component": "all",
+        "connectivity": 4,
+        "empty": "full",
+    }
+
+
+def test_what_is_measured_beside_localization(finished):
+    casm = next(r for r in load_records(finished) if r.method == "casm")
+    for part in ("object", "spot", "body"):
+        assert 0 <= casm.metrics[f"evidence_recall_{part}"] <= 100
+    for name in ("evidence_precision", "masked_out_accuracy", "masked_in_accuracy"):
+        assert 0 <= casm.metrics[name] <= 100
+    assert 0 < casm.metrics["mask_mean"] < 1
+    assert [epoch["epoch"] for epoch in casm.training] == [1, 2]
+    assert {"masked_accuracy", "size_term", "confusion_term"} <= casm.training[0].keys()
+
+
+def test_records_name_no_place_on_this_machine(finished):
+    text = "".join(path.read_text() for path in finished.glob("*/*/*.json"))
+    assert str(finished) not in text
+    assert str(Path(__file__).resolve().parents[1]) not in text
+
+
+def test_a_second_run_takes_what_is_there(finished, monkeypatch, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("*/*/*")}
+    monkeypatch.setattr(Game, "step", None)  # would fail if anything trained
+    assert run(finished, "--protocols", "fong", "wsol", controls=True) == 0
+    assert {path: path.stat().st_mtime_ns for path in finished.glob("*/*/*")} == before
+    assert "--fresh repeats it" in capsys.readouterr().err
+
+
+def interrupt(monkeypatch, cls, name, call):
+    """Press Ctrl-C in the n-th call of cls.name."""
+    original, calls = getattr(cls, name), []
+
+    def pressed(*arguments, **options):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(cls, name, pressed)
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "call"), [(Game, "step", 2), (Game, "step", 5), (MapCache, "add", 2)]
+)
+def test_an_interrupted_run_goes_on_to_the_same_record(
+    finished, tmp_path, monkeypatch, cls, name, call
+):
+    protocols = ("--protocols", "fong", "wsol")
+    with monkeypatch.context() as patch:
+        interrupt(patch, cls, name, call)
+        assert run(tmp_path, *protocols) == 130
+    assert not list(tmp_path.glob("*/*/casm*.json"))
+    assert run(tmp_path, *protocols) == 0
+    expected = measured(finished)
+    assert measured(tmp_path) == {name: expected[name] for name in ("casm", "grad")}
+
+
+def test_neither_batch_size_nor_order_matters(finished, tmp_path):
+    # The same pictures in other batches, after the same training.
+    settings = [*TINY, *SHORT, "recipe.evaluation_batch_size=3"]
+    assert run(tmp_path, "--protocols", "fong", "wsol", settings=settings) == 0
+    expected = measured(finished)
+    for method, (*_, rows) in measured(tmp_path).items():
+        for row, reference in zip(rows, expected[method][-1], strict=True):
+            for column, value in reference.items():
+                if isinstance(value, float):
+                    assert row[column] == pytest.approx(value, abs=1e-5)
+                else:
+                    assert row[column] == value
+
+
+def test_fresh_measures_again(finished, capsys):
+    protocols = ("--protocols", "fong", "wsol")
+    before = measured(finished)
+    assert run(finished, *protocols, "--fresh", methods=("casm",)) == 0
+    assert "measuring on 12 pictures" in capsys.readouterr().err
+    assert measured(finished) == before
+
+
+def test_a_limit_takes_a_seeded_subset_and_says_so(tmp_path):
+    assert run(tmp_path, "--limit", "5", methods=("full",), settings=TINY) == 0
+    (record,) = load_records(tmp_path)
+    assert record.protocols["casm"]["n_images"] == 5
+    assert record.variant.startswith("n5-")
+
+
+def test_two_seeds_draw_two_data_sets(tmp_path):
+    assert run(tmp_path, "--seeds", "3", "4", methods=("oracle",), settings=TINY) == 0
+    records = load_records(tmp_path)
+    assert {record.seed for record in records} == {3, 4}
+    assert len({record.provenance["data_sha256"] for record in records}) == 2
+
+
+def test_what_differs_from_the_recipe_names_the_variant():
+    assert Request().variant == ""
+    assert Request(limit=7).variant == "n7"
+    changed = Request(settings={"casm": {"lambda_r": 5}}).variant
+    assert len(changed) == 8
+    assert Request(settings={"casm": {"lambda_r": 6}}).variant != changed
+    assert Request(classifier="resnet18", weights="a/b.pth").recipe_name == "quick+resnet18+b"
+
+
+METHOD = """
+from dataclasses import dataclass
+import torch
+from casm_bench.api import SaliencyMethod, register
+
+@register("own", title="Own", family="other", paper="none", summary="Of one's own.",
+          knows_class=False, trained=False)
+@dataclass
+class Own(SaliencyMethod):
+    def maps(self, images_BCHW, labels_B):
+        {body}
+"""
+
+
+def own(tmp_path, body, out):
+    file = tmp_path / f"own_{abs(hash(body))}.py"
+    file.write_text(METHOD.format(body=body).replace('"own"', f'"{out}"'))
+    return f"{file}:Own"
+
+
+def test_a_method_from_a_file(tmp_path):
+    method = own(tmp_path, "return images_BCHW.abs().mean(1).clamp(0, 1)", "own-good")
+    assert run(tmp_path / "out", methods=(method,), settings=TINY) == 0
+    (record,) = load_records(tmp_path / "out")
+    assert (record.method, record.title) == ("own-good", "Own")
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return images_BCHW", "must return B×H×W"),
+        ("return images_BCHW[:1, 0].abs()", "must return B×H×W"),
+        ("return images_BCHW[:, 0] * float('nan')", "NaN|nan|not a number|finite"),
+        ("return -torch.ones(len(images_BCHW), 4, 4)", "negative|below"),
+        ("return 5 + images_BCHW[:, 0].abs()", "Scale the maps"),
+        ("raise ValueError('my own mistake')", "line 11.*ValueError: my own mistake"),
+        ("return None", "failed in maps"),
+    ],
+)
+def test_a_method_that_breaks_is_blamed(tmp_path, body, message, capsys):
+    name = f"own-{abs(hash(body))}"
+    assert run(tmp_path / "out", methods=(own(tmp_path, body, name),), settings=TINY) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(message, error), error
+    assert not list((tmp_path / "out").glob("*/*/*.json"))
+
+
+def test_damaged_checkpoints_are_named(finished, tmp_path, capsys):
+    assert run(tmp_path, methods=("casm",)) == 0
+    (fitted,) = tmp_path.glob("cache/methods/casm-*/fitted.pt")
+    fitted.write_bytes(b"PK cut off")
+    next(tmp_path.glob("*/*/casm*.json")).unlink()
+    assert run(tmp_path, methods=("casm",)) == 1
+    assert "fitted.pt" in capsys.readouterr().err
+
+
+def test_an_edited_record_is_measured_again(tmp_path):
+    assert run(tmp_path, methods=("full",), settings=TINY) == 0
+    (path,) = tmp_path.glob("*/*/full*.json")
+    content = json.loads(path.read_text())
+    content["protocols"]["casm"]["localization_error"] = 1.0
+    path.write_text(json.dumps(content))
+    assert run(tmp_path, methods=("full",), settings=TINY) == 0
+    (record,) = load_records(tmp_path)
+    assert record.protocols["casm"]["localization_error"] == 100
