@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from ..protocols import PROTOCOLS
@@ -272,13 +272,36 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown_table(table: Table) -> str:
+    groups = list(dict.fromkeys(column.group for column in table.columns if column.group))
+    if len(groups) < 2:
+        return f"{table.caption}\n\n{_markdown_grid(table)}"
+    # Side by side, settings are wider than any page; LaTeX keeps them in one table.
+    parts = [f"**{group}**\n\n{_markdown_grid(_only(table, group))}" for group in groups]
+    return "\n".join([f"{table.caption}\n", *parts])
+
+
+def _only(table: Table, group: str) -> Table:
+    """The columns of one group beside those of none, without rows that would be dashes alone."""
+    kept = [i for i, column in enumerate(table.columns) if column.group in ("", group)]
+    rows = [[row[i] for i in kept] for row in table.rows]
+    filled = [any(cell != EMPTY for cell in row[1:]) for row in rows]
+    rule = table.rule_before
+    return replace(
+        table,
+        columns=[Column(table.columns[i].title) for i in kept],
+        rows=[row for row, any_number in zip(rows, filled, strict=True) if any_number],
+        rule_before=None if rule is None else sum(filled[:rule]),
+    )
+
+
+def _markdown_grid(table: Table) -> str:
     titles = [f"{c.group}<br>{c.title}" if c.group else c.title for c in table.columns]
     lines = [_markdown_row((title,) for title in titles), "|---" * len(titles) + "|"]
     for number, row in enumerate(table.rows):
         if number == table.rule_before:
             lines.append(_markdown_row([("*controls*",), *[("",)] * (len(titles) - 1)]))
         lines.append(_markdown_row(row))
-    return f"{table.caption}\n\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def _markdown_row(cells: Iterable[Cell]) -> str:

@@ -10,6 +10,8 @@ import pytest
 from casm_bench.report.measured import measurements
 from casm_bench.report.table import (
     CSV_COLUMNS,
+    Column,
+    Table,
     final_table,
     main_table,
     make_tables,
@@ -197,3 +199,16 @@ def test_subsets_appear_in_the_final_table_of_their_own_run(a_record, rows, meth
     (line,) = final_table([a_record(method, 5, 10, variant="0123abcd")], rows)
     assert line["LE casm"].startswith("50.0 [")
     assert line["images × seeds"] == "10 × 1"
+
+
+def test_markdown_gives_each_setting_a_table_without_empty_rows():
+    columns = [Column("method"), Column("published"), Column("LE", "one"), Column("LE", "two")]
+    lines = ("A 36.1 40.0 –", "B – – 50.0", "frame – 60.0 –")
+    rows = [[(cell,) for cell in line.split()] for line in lines]
+    assert to_markdown([Table("t", "Caption.", columns, rows, rule_before=2)]) == (
+        "Caption.\n\n"
+        "**one**\n\n| method | published | LE |\n|---|---|---|\n| A | 36.1 | 40.0 |\n"
+        "| *controls* |  |  |\n| frame | – | 60.0 |\n\n"
+        "**two**\n\n| method | published | LE |\n|---|---|---|\n| A | 36.1 | – |\n"
+        "| B | – | 50.0 |\n"
+    )
