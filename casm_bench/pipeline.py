@@ -181,7 +181,13 @@ class Bench:
 
     def _load(self, name: str, root: str | None) -> Splits:
         options = self.data_options if name == self.request.data else {}
-        return load_splits(name, root, seed=self.seed, **options)
+        try:
+            return load_splits(name, root, seed=self.seed, **options)
+        except TypeError as error:  # an option the loader does not have, or of another type
+            raise UsageError(
+                f"Data set {name!r} cannot be loaded with the options {options}: {error}. "
+                "Check --set data.…"
+            ) from error
 
     @property
     def data_options(self) -> dict[str, object]:
@@ -752,7 +758,11 @@ def _adapted_recipe(request: Request) -> Recipe:
     elif request.weights:
         recipe = replace(recipe, weights=request.weights)
     pretraining = replace(recipe.pretraining, **request.settings.get("pretraining", {}))
-    return replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
+    recipe = replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
+    sizes = (recipe.batch_size, recipe.evaluation_batch_size, recipe.pretraining.batch_size)
+    if min(sizes) < 1:
+        raise UsageError("--set: batch sizes of recipe and pretraining must be at least 1.")
+    return recipe
 
 
 def _device(name: str) -> torch.device:

@@ -7,6 +7,7 @@ do what these declarations say.
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -129,9 +130,10 @@ ALWAYS_REPORTED = ("casm", "casm-clipped", "warp")
 
 
 def get_protocol(name: str) -> Protocol:
-    """Look up a protocol. Raises UsageError naming the known ones."""
-    try:
+    """Look up a protocol. Raises UsageError naming the nearest known one."""
+    if name in PROTOCOLS:
         return PROTOCOLS[name]
-    except KeyError:
-        known = ", ".join(PROTOCOLS)
-        raise UsageError(f"There is no protocol called {name!r}; known are: {known}.") from None
+    near = difflib.get_close_matches(name, PROTOCOLS, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    known = ", ".join(PROTOCOLS)
+    raise UsageError(f"There is no protocol called {name!r}. {hint}Known are: {known}.")
