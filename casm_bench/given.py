@@ -44,6 +44,10 @@ def score_given_maps(asked: GivenMaps) -> dict[str, object]:
     """
     if asked.out.suffix != ".json":
         raise UsageError(f"--out must end in .json, as {asked.out.with_suffix('.json')} does.")
+    if asked.size < 1:
+        raise UsageError(f"--size must be at least 1 pixel, not {asked.size}.")
+    if not asked.protocols:
+        raise UsageError("--protocols names no protocol; `list protocols` shows what there is.")
     protocols = [get_protocol(name) for name in dict.fromkeys(asked.protocols)]
     dataset = load_splits(asked.data, asked.root).evaluated
     dataset, paths, missing = _with_maps(asked, dataset)

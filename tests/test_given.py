@@ -191,3 +191,10 @@ def test_misspelt_protocols_and_folders(pack, maps, capsys):
     assert score(pack, maps / "nowhere")[0] == 2
     assert score(pack.with_name("none.parquet"), maps)[0] == 2
     assert "none.parquet" in capsys.readouterr().err
+
+
+def test_no_protocol_and_no_frame(pack, maps, capsys):
+    assert score(pack, maps, protocols=())[0] == 2
+    for size in ("0", "-5"):
+        assert score(pack, maps, "--size", size)[0] == 2
+    assert "Traceback" not in capsys.readouterr().err

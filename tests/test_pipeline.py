@@ -14,6 +14,7 @@ from casm_bench.cli import main
 from casm_bench.methods._algorithm1 import Game
 from casm_bench.pipeline import Request
 from casm_bench.records import load_records
+from casm_bench.training import _Checkpoint
 
 TINY = (
     "recipe.classifier=test_resnet",
@@ -123,6 +124,8 @@ def test_an_interrupted_run_goes_on_to_the_same_record(
 ):
     protocols = ("--protocols", "fong", "wsol")
     with monkeypatch.context() as patch:
+        # These runs take a second; a checkpoint a minute would never be written.
+        patch.setattr(_Checkpoint, "save_if_due", lambda self, *state: self.save(*state))
         interrupt(patch, cls, name, call)
         assert run(tmp_path, *protocols) == 130
     assert not list(tmp_path.glob("*/*/casm*.json"))
