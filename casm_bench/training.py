@@ -121,7 +121,7 @@ def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, 
     trained again. Raises UsageError when the checkpoint belongs to another configuration, and
     WorkError when it is damaged.
     """
-    if batches.steps == 0:
+    if len(batches.dataset) == 0:
         raise UsageError(f"Data set {batches.dataset.name!r} has no training pictures.")
     checkpoint = _Checkpoint(batches, epochs)
     with torch.random.fork_rng():
@@ -193,9 +193,10 @@ class _Checkpoint:
         if self.path is None or not self.path.exists():
             return 0, 0, Totals(), []
         state = read_state(self.path)
-        if state["identity"] != self.identity:
+        made_with = state.get("identity")
+        if made_with != self.identity:
             raise UsageError(
-                f"The checkpoint {self.path} was made with {state['identity']}, but this run asks "
+                f"The checkpoint {self.path} was made with {made_with}, but this run asks "
                 f"for {self.identity}. Delete it to start again."
             )
         trainee.load_state_dict(state["trainee"])

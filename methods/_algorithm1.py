@@ -64,7 +64,7 @@ class Algorithm1(SaliencyMethod):
     lambda_r: float | None = None  # weight of the mask-size term; None: the strategy's published
     save_every: int | None = None  # steps between kept classifiers; None: the strategy's
     past_classifiers: int = 30  # f_size: how many are kept, replaced at random
-    include_first: bool = False  # keep f⁽⁰⁾ too (Algorithm 1); the code starts after one step
+    include_first: bool = False  # the first kept is f⁽⁰⁾ (Algorithm 1), not f after one step (code)
     update_order: Literal["clean", "torch04"] = "clean"  # masker first, or through stepped weights
     encoder: Literal["shared", "separate"] = "shared"  # separate: a frozen copy of f⁽⁰⁾
     gated: bool = True  # mask-size term only on nontrivially confused images; False: λ·mean(m)

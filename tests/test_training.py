@@ -137,6 +137,19 @@ def test_a_checkpoint_of_another_configuration_is_refused(shapes, tmp_path):
         training.run(other, batches_of(shapes, tmp_path, seed=4), 1)
 
 
+def test_a_foreign_checkpoint_is_refused(shapes, tmp_path):
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "training.pt")
+    with pytest.raises(UsageError, match=r"training\.pt.*Delete it"):
+        trainee = ClassifierTraining(a_classifier(), Pretraining())
+        training.run(trainee, batches_of(shapes, tmp_path), 1)
+
+
+def test_without_pictures_nothing_is_trained(shapes):
+    trainee = ClassifierTraining(a_classifier(), Pretraining())
+    with pytest.raises(UsageError, match="no training pictures"):
+        training.run(trainee, batches_of(shapes.subset([])), 1)
+
+
 def test_a_damaged_checkpoint_is_explained(shapes, tmp_path):
     (tmp_path / "training.pt").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(WorkError, match=r"training\.pt.*Delete it"):

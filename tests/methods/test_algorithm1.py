@@ -374,3 +374,54 @@ def test_the_maskers_gradient_is_clipped(classifier, batch, monkeypatch):
     game.step(*batch)
     norm = torch.cat([p.grad.flatten() for p in game.masker.decoder.parameters()]).norm()
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+# --- published settings and the lottery of past classifiers ------------------------------------
+
+
+def test_optimizers_and_length_are_the_published_ones(classifier):
+    game = a_game(classifier)
+    (masker,) = game.masker_optimizer.param_groups
+    (judge,) = game.classifier_optimizer.param_groups
+    assert (masker["lr"], masker["betas"], masker["weight_decay"]) == (1e-3, (0.9, 0.999), 1e-4)
+    assert not masker["decoupled_weight_decay"]  # coupled L2: Adam, not AdamW
+    assert (judge["lr"], judge["momentum"], judge["weight_decay"]) == (1e-3, 0.9, 1e-4)
+    # One group each: BatchNorm and biases decay like everything else.
+    assert len(judge["params"]) == len(list(game.classifier.parameters()))
+    assert (game.method.epochs, game.method.past_classifiers) == (60, 30)
+
+
+def test_published_schedules():
+    assert {name: (s.past_probability, s.save_every) for name, s in STRATEGIES.items()} == {
+        "F": (0, None),
+        "L": (0, None),
+        "FL": (0.5, None),
+        "L1000": (0.5, 1000),
+        "L100": (0.5, 100),
+    }
+    assert [name for name, s in STRATEGIES.items() if not s.trains_classifier] == ["F"]
+
+
+def test_a_full_past_replaces_every_slot_about_equally_often():
+    live, chance = nn.Linear(1, 1, bias=False), random.Random(3)
+    past, replaced = PastClassifiers(live, capacity=4), []
+    for i in range(204):
+        before = [float(kept["weight"]) for kept in past.kept]
+        nn.init.constant_(live.weight, i)
+        past.keep(live, chance)
+        if i >= 4:
+            after = [float(kept["weight"]) for kept in past.kept]
+            (slot,) = [j for j in range(4) if after[j] != before[j]]
+            replaced.append(slot)
+    assert min(replaced.count(slot) for slot in range(4)) > 25  # of 200; four deviations below 50
+
+
+def test_past_classifiers_judge_half_of_the_time_and_each_gets_its_turn():
+    game = a_game(LinearClassifier(), past_classifiers=4)
+    for i in range(4):
+        nn.init.constant_(game.classifier.weight, i)
+        game.past.keep(game.classifier, game.chance)
+    nn.init.constant_(game.classifier.weight, -1)
+    judges = [game._choose_judge()[0].weight[0, 0].item() for _ in range(4000)]
+    assert abs(judges.count(-1) - 2000) < 127  # four deviations of 4000 fair coins
+    assert min(judges.count(i) for i in range(4)) > 416  # four deviations below 500
