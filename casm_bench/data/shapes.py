@@ -10,7 +10,7 @@ object; one that fools a single classifier need only hide what that classifier h
 Backgrounds (a colour gradient, distractor blobs, noise) are drawn without looking at the class.
 The evidence masks are exact: `object` is the union of the two parts.
 
-`stripes` sets how strong the second cue is; see results/shapes-cue-strength.md for what it does.
+`stripes` sets how strong the second cue is; see paper/generated/cue-strength.md for what it does.
 """
 
 from __future__ import annotations
