@@ -39,11 +39,9 @@ def _literal(text: str) -> object:
 
 def check_fields(target: str, cls: type, values: dict[str, object]) -> None:
     """Raise UsageError for a field that `cls` does not have, or a value its annotation forbids."""
-    fields = {f.name: f for f in dataclasses.fields(cls) if f.init and f.name != "classifier"}
-    if cls.__module__.endswith("recipes"):
-        fields["classifier"] = {f.name: f for f in dataclasses.fields(cls)}.get("classifier")
+    fields = [f.name for f in dataclasses.fields(cls) if f.init and _has_default(f)]
     for name, value in values.items():
-        if fields.get(name) is None:
+        if name not in fields:
             near = difflib.get_close_matches(name, fields, n=1)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise UsageError(
@@ -55,6 +53,12 @@ def check_fields(target: str, cls: type, values: dict[str, object]) -> None:
             raise UsageError(
                 f"--set {target}.{name}={value}: must be {_in_words(wanted)}, not {value!r}."
             )
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    """What has none, such as a method's classifier, is the harness's to give."""
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
 
 
 def _annotation(cls: type, name: str) -> object:
