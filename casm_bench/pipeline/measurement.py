@@ -1,0 +1,384 @@
+"""One method on one seed: fit, maps, boxes, scores, record."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import training
+from ..api import BoxMethod, Facts
+from ..backbones.weights import weights_digest
+from ..boxes import UNIT_RANGE_RULES, binarise
+from ..cache import MapCache
+from ..cost import Cost
+from ..data.frames import truth_in_frame
+from ..data.loader import FrameBatch, frame_batches
+from ..errors import CasmBenchError, WorkError
+from ..files import short_hash, write_atomically
+from ..maps import check_map, to_grid, unit_range
+from ..metrics.evidence import evidence_metrics
+from ..metrics.masked import masked_correct
+from ..metrics.masks import mask_statistics, summarise_masks
+from ..metrics.scoring import Scores, image_columns, score_maps, score_predicted_boxes
+from ..progress import progress
+from ..protocols import BoxRule, Protocol
+from ..records import Record, per_image_table, provenance, save_record
+from ..statistics import error_interval
+
+if TYPE_CHECKING:
+    from .bench import Bench
+
+SHOWCASE_IMAGES = 8  # kept with a record for Figure 1, chosen by seed
+
+
+class Measurement:
+    """One method on one seed, from fitting to the record."""
+
+    def __init__(self, bench: Bench, cls: type, config: dict[str, object], key: str) -> None:
+        self.bench, self.cls, self.facts = bench, cls, cls.facts
+        self.config, self.key = config, key
+        self.dataset = bench.evaluated
+        self.size = bench.input_size
+        self.method = bench.make(cls)
+        fit = {name: config.get(name) for name in ("classifier_settings", "fit", "hyperparameters")}
+        self.folder = bench.folder("methods", f"{self.facts.name}-{short_hash(fit)}")
+        self.cost: dict[str, float | None] = {}
+
+    def record(self, where: dict[str, object]) -> Record:
+        with Cost(self.bench.device) as cost:
+            self._fit()
+            scores, skipped = self._score()
+            metrics, showcase = self._look_closer()
+        self.cost["peak_memory_mb"] = round(cost.peak_memory_mb, 1)
+        record = Record(
+            **where,
+            title=self.facts.title,
+            facts=_plain_facts(self.facts),
+            config=self.config,
+            key=self.key,
+            protocols={p.name: self._summary(p, s) for p, s in scores},
+            metrics=metrics,
+            training=self.method.history or None,
+            skipped=[{"name": name, "reason": why} for name, why in skipped.items()] or None,
+            provenance=self._provenance(),
+            cost=self.cost,
+        )
+        table = per_image_table(image_columns(self.dataset, scores))
+        return save_record(record, self.bench.request.out, table, showcase)
+
+    # --- fitting ------------------------------------------------------------------------------
+
+    def _fit(self) -> None:
+        if not self.facts.trained:
+            self.cost["fit_seconds"] = 0.0
+            return
+        path = self.folder / "fitted.pt"
+        if not path.exists():
+            self._train_and_keep(path)
+        fitted = training.read_state(path, self.bench.device)
+        self.method.load_state_dict(fitted["state"])
+        self.method.history = fitted["history"]
+        self.cost["fit_seconds"] = fitted["seconds"]
+
+    def _train_and_keep(self, path: Path) -> None:
+        recipe = self.bench.recipe
+        batches = training.TrainBatches(
+            self.bench.splits.train,
+            self.method.classifier,
+            recipe.batch_size,
+            self.bench.seed,
+            recipe.augment,
+            recipe.share,
+            workspace=self.folder,
+            description=self.facts.name,
+        )
+        with Cost(self.bench.device, peak=False) as cost, blamed(self.facts, "fit"):
+            self.method.fit(batches)
+        history = self.method.history
+        seconds = sum(epoch.get("seconds", 0.0) for epoch in history) or cost.seconds
+        fitted = {"state": self.method.state_dict(), "history": history, "seconds": seconds}
+        write_atomically(path, lambda temporary: torch.save(fitted, temporary))
+        (self.folder / "training.pt").unlink(missing_ok=True)
+
+    # --- maps and boxes -----------------------------------------------------------------------
+
+    def _score(self) -> tuple[list[tuple[Protocol, Scores]], dict[str, str]]:
+        if isinstance(self.method, BoxMethod):
+            return self._score_boxes()
+        caches = {frame: self._maps_in(frame) for frame in self._input_frames()}
+        first = next(iter(caches.values()))
+        self.cost["map_seconds"] = first.seconds
+        self.cost["images_per_second"] = len(first.done) / max(first.seconds, 1e-9)
+        scores = []
+        for protocol in self.bench.protocols:
+            maps = caches.get(protocol.input_frame, first)
+            scores.append((protocol, self._score_maps(maps, protocol)))
+        return scores, {
+            name: why for cache in caches.values() for name, why in cache.skipped.items()
+        }
+
+    def _input_frames(self) -> list[str]:
+        frames = dict.fromkeys(protocol.input_frame for protocol in self.bench.protocols)
+        return list(frames)[:1] if self.bench.frames_agree else list(frames)
+
+    def _score_maps(self, maps: MapCache, protocol: Protocol) -> Scores:
+        with progress(len(maps.done), "images", f"{self.facts.name}, {protocol.name}") as bar:
+            return score_maps(
+                _counted(maps, bar),
+                self.dataset,
+                protocol,
+                self.facts.rule,
+                self.size,
+                self.facts.upsample,
+                self.facts.scale_free,
+            )
+
+    def _maps_in(self, frame: str) -> MapCache:
+        """All maps in one frame; those that are on disk already are not made again."""
+        digest = short_hash([self.bench.evaluated_digest, frame, self.size])
+        cache = MapCache(self.folder / "maps" / digest)
+        missing = [
+            i
+            for i, name in enumerate(self.dataset.names)
+            if i not in cache.done and name not in cache.skipped
+        ]
+        if not missing:
+            return cache
+        batches = self._batches(frame, missing)
+        with progress(len(missing), "images", f"{self.facts.name}, maps") as bar:
+            for batch in batches:
+                with Cost(self.bench.device, peak=False) as cost:
+                    maps_BHW = self._maps_of(batch)
+                cache.add(batch.indices_B, maps_BHW, batch.skipped, cost.seconds)
+                bar.update(len(batch.indices_B))
+        return cache
+
+    def _batches(self, frame: str, indices: list[int] | None = None) -> Iterator[FrameBatch]:
+        size = self.bench.recipe.evaluation_batch_size
+        return frame_batches(self.dataset, frame, self.size, size, indices)
+
+    def _maps_of(self, batch: FrameBatch) -> np.ndarray:
+        images_BCHW, labels_B = self._on_device(batch)
+        with blamed(self.facts, "maps"):
+            maps_BHW = self.method.maps(images_BCHW, labels_B).detach().float().cpu().numpy()
+        if maps_BHW.ndim != 3 or len(maps_BHW) != len(labels_B):
+            raise WorkError(
+                f"Method {self.facts.name!r} ({self.facts.source_file}) gave maps of shape "
+                f"{maps_BHW.shape} for {len(labels_B)} images; maps() must return B×H×W."
+            )
+        for index, map_HW in zip(batch.indices_B, maps_BHW, strict=True):
+            check_map(map_HW, f"{self.facts.name} of {self.dataset.names[index]}")
+        return maps_BHW
+
+    def _on_device(self, batch: FrameBatch) -> tuple[Tensor, Tensor]:
+        if batch.images_BCHW.is_meta:
+            return batch.images_BCHW, batch.labels_B
+        classifier = self.bench.classifier
+        images_BCHW = classifier.normalize(batch.images_BCHW.to(self.bench.device))
+        images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
+        return images_BCHW, batch.labels_B.to(self.bench.device)
+
+    def _score_boxes(self) -> tuple[list[tuple[Protocol, Scores]], dict[str, str]]:
+        skipped: dict[str, str] = {}
+        boxes: dict[str, np.ndarray] = {}
+        with Cost(self.bench.device, peak=False) as cost:
+            for frame in dict.fromkeys(p.input_frame for p in self.bench.protocols):
+                boxes[frame], bad = self._boxes_in(frame)
+                skipped |= bad
+        self.cost["map_seconds"] = cost.seconds
+        self.cost["images_per_second"] = len(boxes) * len(self.dataset) / max(cost.seconds, 1e-9)
+        kept = [i for i, name in enumerate(self.dataset.names) if name not in skipped]
+        subset = self.dataset.subset(kept)
+        scores = []
+        for protocol in self.bench.protocols:
+            predicted_N4 = boxes[protocol.input_frame][kept]
+            score = score_predicted_boxes(predicted_N4, subset, protocol, self.size)
+            scores.append((protocol, replace(score, index_N=np.array(kept))))
+        return scores, skipped
+
+    def _boxes_in(self, frame: str) -> tuple[np.ndarray, dict[str, str]]:
+        boxes_N4 = np.zeros((len(self.dataset), 4), dtype=np.int64)
+        skipped: dict[str, str] = {}
+        with progress(len(self.dataset), "images", f"{self.facts.name}, boxes") as bar:
+            for batch in self._batches(frame):
+                truth = self._truth(batch, frame) if self.facts.boxes == "test" else None
+                images = self._on_device(batch)
+                with blamed(self.facts, "boxes"):
+                    predicted_B4 = self.method.boxes(*images, truth).cpu().numpy()
+                    boxes_N4[batch.indices_B] = predicted_B4.round()
+                skipped |= dict(batch.skipped)
+                bar.update(len(batch.indices_B))
+        return boxes_N4, skipped
+
+    def _truth(self, batch: FrameBatch, frame: str) -> list[Tensor]:
+        data = self.dataset
+        return [
+            torch.from_numpy(truth_in_frame(data.boxes[i], *data.sizes_N2[i], frame, self.size))
+            for i in batch.indices_B.tolist()
+        ]
+
+    # --- what else is measured ----------------------------------------------------------------
+
+    def _look_closer(self) -> tuple[dict[str, float], dict[str, np.ndarray] | None]:
+        """Metrics beyond localization, and the pictures to show; both need pictures and maps."""
+        if isinstance(self.method, BoxMethod):
+            return {}, None
+        frame = self._input_frames()[0]
+        maps = self._maps_in(frame)
+        metrics = self._mask_metrics(maps, frame)
+        metrics |= self._masked_accuracy(maps, frame)
+        return metrics, self._showcase(maps, frame) if self.dataset.shareable else None
+
+    def _mask_metrics(self, maps: MapCache, frame: str) -> dict[str, float]:
+        facts = self.facts
+        shares = (self._in_unit_range(map_HW)[None] for _, map_HW in maps)
+        rows = [mask_statistics(share_1HW, self.size, facts.upsample) for share_1HW in shares]
+        columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+        metrics = {f"mask_{name}": value for name, value in summarise_masks(columns).items()}
+        if self.dataset.evidence_parts:
+            masks = ((index, self._binary(map_HW)) for index, map_HW in maps)
+            evidence = evidence_metrics(masks, self.dataset, frame)
+            metrics |= {name: 100 * share for name, share in evidence.items()}
+        return metrics
+
+    def _in_unit_range(self, map_HW: np.ndarray) -> np.ndarray:
+        return unit_range(map_HW) if self.facts.scale_free else map_HW
+
+    def _binary(self, map_HW: np.ndarray) -> np.ndarray:
+        """What the method's own rule calls salient, before components, bool size×size."""
+        rule = self.facts.rule
+        if rule.kind in UNIT_RANGE_RULES:
+            map_HW = self._in_unit_range(map_HW)
+        return binarise(to_grid(map_HW, self.size, self.size, self.facts.upsample), rule)
+
+    def _masked_accuracy(self, maps: MapCache, frame: str) -> dict[str, float]:
+        """Accuracy in percent of the run's classifier, not of the one that CASM trains on."""
+        binary = {i: np.packbits(self._binary(map_HW)) for i, map_HW in maps}
+        if not self._labels_fit():
+            return {}
+        correct: dict[str, list[Tensor]] = {}
+        description = f"{self.facts.name}, masked accuracy"
+        with progress(len(binary), "images", description) as bar:
+            for batch in self._batches(frame, sorted(binary)):
+                binary_B1HW = self._unpacked(binary, batch.indices_B)
+                images = self._on_device(batch)
+                for name, correct_B in masked_correct(self.bench.classifier, *images, binary_B1HW):
+                    correct.setdefault(name, []).append(correct_B)
+                bar.update(len(batch.indices_B))
+        return {
+            name: 100 * float(torch.cat(values).float().mean()) for name, values in correct.items()
+        }
+
+    def _labels_fit(self) -> bool:
+        outputs = self.bench.classifier.model.num_classes
+        return outputs == len(self.dataset.classes)
+
+    def _unpacked(self, binary: dict[int, np.ndarray], index_B: np.ndarray) -> Tensor:
+        shape = (1, self.size, self.size)
+        count = self.size**2
+        masks = [np.unpackbits(binary[i], count=count).reshape(shape) for i in index_B.tolist()]
+        return torch.from_numpy(np.stack(masks)).to(self.bench.device)
+
+    def _showcase(self, maps: MapCache, frame: str) -> dict[str, np.ndarray]:
+        """Eight pictures drawn by the seed alone, the same for every method of this seed."""
+        rng = np.random.default_rng([self.bench.seed, len(self.dataset)])
+        count = min(SHOWCASE_IMAGES, len(self.dataset))
+        chosen = np.sort(rng.permutation(len(self.dataset))[:count]).tolist()
+        by_index = {i: map_HW for i, map_HW in maps if i in set(chosen)}
+        chosen = [i for i in chosen if i in by_index]
+        images = [self.dataset.frame_image(i, frame, self.size) for i in chosen]
+        shares = [self._in_unit_range(by_index[i]) for i in chosen]
+        return {
+            "names": np.array([self.dataset.names[i] for i in chosen]),
+            "images": np.stack(images),
+            "masks": np.stack(shares).astype(np.float16),
+            "binary": np.stack([self._binary(by_index[i]) for i in chosen]),
+        }
+
+    # --- the record ---------------------------------------------------------------------------
+
+    def _summary(self, protocol: Protocol, scores: Scores) -> dict[str, object]:
+        values = scores.summary()
+        hits, n = int(scores.hit_N.sum()), len(scores.hit_N)
+        rule = protocol.rule if protocol.overrides_rule else self.facts.rule
+        if scores.threshold is not None:
+            rule = replace(rule, alpha=scores.threshold)
+        summary = {
+            "protocol": asdict(protocol),
+            "rule": asdict(rule if not isinstance(self.method, BoxMethod) else BoxRule()),
+            "policy": protocol.policy,
+            "tuned_on": f"{self.dataset.name} {self.dataset.split} (the evaluated pictures)"
+            if protocol.policy == "oracle"
+            else None,
+            "interval": list(error_interval(hits, n)),
+            "interval_method": "wilson",
+            "hits": hits,
+            **values,
+        }
+        return summary | ({"groups": self._groups(scores)} if self.dataset.groups else {})
+
+    def _groups(self, scores: Scores) -> dict[str, dict[str, object]]:
+        group_N = np.array([self.dataset.groups[i] for i in scores.index_N])
+        return {
+            group: _group_summary(scores.hit_N[group_N == group])
+            for group in dict.fromkeys(group_N.tolist())
+        }
+
+    def _provenance(self) -> dict[str, object]:
+        has_pixels = self.dataset.has_pixels
+        return provenance(
+            device=_device_name(self.bench.device),
+            threads=torch.get_num_threads(),
+            classifier_sha256=weights_digest(self.bench.classifier) if has_pixels else None,
+            data_sha256=self.bench.evaluated_digest,
+        )
+
+
+@contextmanager
+def blamed(facts: Facts, verb: str) -> Iterator[None]:
+    """Explain what goes wrong inside a method by its name, file and line."""
+    try:
+        yield
+    except CasmBenchError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == facts.source_file]
+        line = f", line {lines[-1]}" if lines else ""
+        raise WorkError(
+            f"Method {facts.name!r} failed in {verb}() ({facts.source_file}{line}): "
+            f"{type(error).__name__}: {error}. CASM_BENCH_DEBUG=1 shows the traceback."
+        ) from error
+
+
+def _group_summary(hit_N: np.ndarray) -> dict[str, object]:
+    hits, n = int(hit_N.sum()), len(hit_N)
+    return {
+        "localization_error": 100 * (1 - hits / n),
+        "interval": list(error_interval(hits, n)),
+        "n_images": n,
+    }
+
+
+def _counted(maps: MapCache, bar: object) -> Iterator[tuple[int, np.ndarray]]:
+    for pair in maps:
+        yield pair
+        bar.update(1)
+
+
+def _plain_facts(facts: object) -> dict[str, object]:
+    plain = asdict(facts)
+    plain["source_file"] = Path(plain["source_file"]).name  # where it lay is nobody's business
+    return plain
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -1,0 +1,47 @@
+"""What a run was asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..recipes import DEFAULT_METHODS
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `run` was asked for; field by field the command line's options."""
+
+    methods: tuple[str, ...] = DEFAULT_METHODS
+    data: str = "shapes"
+    root: str | None = None
+    train_data: str | None = None  # trains on another data set than is evaluated
+    train_root: str | None = None
+    recipe: str = "quick"
+    seeds: tuple[int, ...] = (0,)
+    limit: int | None = None
+    classifier: str | None = None
+    weights: str | None = None
+    protocols: tuple[str, ...] = ()
+    controls: bool = False  # add the control rows that the data allow
+    device: str = "auto"
+    out: Path = Path("results")
+    fresh: bool = False  # ignore records, checkpoints and maps of earlier runs
+    settings: dict[str, dict[str, object]] = field(default_factory=dict)  # by method, data, recipe
+
+    @property
+    def variant(self) -> str:
+        """Names what differs from the recipe: empty, or for instance `n100-1a2b3c4d`."""
+        parts = [] if self.limit is None else [f"n{self.limit}"]
+        if self.settings or self.train_data:
+            changed = json.dumps([self.settings, self.train_data], sort_keys=True, default=str)
+            parts.append(hashlib.sha256(changed.encode()).hexdigest()[:8])
+        return "-".join(parts)
+
+    @property
+    def recipe_name(self) -> str:
+        """The recipe, and the classifier where another one than the recipe's was named."""
+        parts = [self.recipe, self.classifier, self.weights and Path(self.weights).stem]
+        return "+".join(part for part in parts if part)
