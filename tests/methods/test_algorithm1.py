@@ -298,7 +298,7 @@ def test_f0_is_among_the_past_only_when_asked_for(classifier, batch):
 def test_the_masker_learns_the_same_whether_or_not_the_classifier_does(classifier, batch):
     """In clean order the masked update of f comes after the masker's gradient is taken."""
     games = [a_game(classifier, strategy="L") for _ in range(2)]
-    games[1]._update = lambda loss, zm_BK, y_B, is_current: games[1]._improve_masker(loss)
+    games[1]._improve_both = lambda terms, *_: games[1]._improve_masker(terms["loss"])
     for game in games:
         game.step(*batch)
     gradients = [[p.grad for p in game.masker.decoder.parameters()] for game in games]
