@@ -212,7 +212,7 @@ class PastClassifiers:
     def _fit_on_device(self) -> bool:
         state = self.drawn.state_dict()
         device = next(iter(state.values())).device
-        if device.type != "cuda":
+        if not _is_gpu(device):
             return True
         needed = self.capacity * sum(value.nbytes for value in state.values())
         free, _ = torch.cuda.mem_get_info(device)
@@ -493,7 +493,7 @@ def _share_batch_statistics(method: Algorithm1) -> None:
     """Let BatchNorm normalise the joint batch of all processes, which torch can on GPUs only."""
     if processes.count() == 1:
         return
-    if method.classifier.mean.device.type != "cuda":
+    if not _is_gpu(method.classifier.mean.device):
         log.warning(
             "on the CPU every process normalises its own part of a batch: expect other numbers "
             "than from one process wherever BatchNorm is trained"
@@ -502,6 +502,10 @@ def _share_batch_statistics(method: Algorithm1) -> None:
     method.masker.decoder = timm_layers.convert_sync_batchnorm(method.masker.decoder)
     if method.plan.trains_classifier:
         method.classifier.model = timm_layers.convert_sync_batchnorm(method.classifier.model)
+
+
+def _is_gpu(device: torch.device) -> bool:
+    return device.type == "cuda"
 
 
 def _weights_by_reference() -> object:
