@@ -303,7 +303,7 @@ def _hyperparameters(cls: type[SaliencyMethod], given: dict[str, object]) -> dic
         value = given.get(f.name, f.default)
         if value != f.default or not f.metadata.get("added"):
             values[f.name] = value
-    return given | values
+    return values
 
 
 def _adapted_recipe(request: Request) -> Recipe:
