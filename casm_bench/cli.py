@@ -47,6 +47,8 @@ class Run:
     """A timm name, if another one than the recipe's."""
     weights: str | None = None
     """A timm tag, a file with a state dict, pip (an installed package), or scratch."""
+    weights_from: Path | None = None
+    """Folder with a method fitted elsewhere (see import-casme), taken in place of training."""
     protocols: list[str] = field(default_factory=list)
     """Protocols beside casm, casm-clipped and warp, see `list protocols`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -67,6 +69,28 @@ class Run:
         request = pipeline.Request(**asked, settings=parse_settings(self.set))
         records = pipeline.run(request, announce=_say)
         _print_results(records, self.out)
+
+
+@dataclass
+class ImportCasme:
+    """Turn a checkpoint of the official CASM code into a folder for `run --weights-from`."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """FILE.chk as the official train.py writes it; no code in it is run."""
+    out: Path
+    """Folder for the weights and imported.json, which says where they came from."""
+
+    def __call__(self) -> None:
+        from .pipeline import import_casme
+
+        origin = import_casme(self.file, self.out)
+        options = ", ".join(f"{name}={value}" for name, value in origin["options"].items())
+        print(f"{self.out}: {self.file.name}, epoch {origin['epoch']}, {options or 'no options'}")
+        print(
+            f"Evaluate it with: run --methods METHOD --weights-from {self.out} --classifier "
+            f"resnet50 --weights {self.file} --data imagenet --root FOLDER; METHOD is the one that "
+            "the options belong to (fixed_classifier: against one classifier)."
+        )
 
 
 @dataclass
@@ -143,7 +167,7 @@ class Paper:
             print(path)
 
 
-COMMANDS = {"run": Run, "list": List, "score": Score, "paper": Paper}
+COMMANDS = {"run": Run, "import-casme": ImportCasme, "list": List, "score": Score, "paper": Paper}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

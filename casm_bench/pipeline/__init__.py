@@ -20,9 +20,10 @@ from ..recipes import Pretraining, Recipe
 from ..records import Record
 from ..settings import check_fields
 from .bench import Bench
+from .imported import import_casme
 from .request import Request
 
-__all__ = ["Bench", "Request", "controls_for", "run"]
+__all__ = ["Bench", "Request", "controls_for", "import_casme", "run"]
 
 log = logging.getLogger("casm_bench")
 
@@ -47,6 +48,7 @@ def run(request: Request, announce: Callable[[str], None] = log.info) -> list[Re
     methods = {cls.facts.name: cls for cls in map(registry.get, request.methods)}
     _check_request(request, methods)
     _check_settings(request, methods)
+    _check_import(request, methods)
     records = []
     for seed in dict.fromkeys(request.seeds):
         bench = Bench(request, seed)
@@ -66,6 +68,16 @@ def _check_request(request: Request, methods: dict[str, type[SaliencyMethod]]) -
         raise UsageError("--seeds must be whole numbers from 0 on, at least one.")
     marker = request.out / "cache" / "CACHEDIR.TAG"  # also keeps backups out of the cache
     write_atomically(marker, "Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+def _check_import(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:
+    """A folder holds what one method learned; it must be clear which."""
+    trained = [name for name, cls in methods.items() if cls.facts.trained]
+    if request.weights_from is not None and len(trained) != 1:
+        raise UsageError(
+            f"--weights-from {request.weights_from} goes with one trained method, but --methods "
+            f"names {' and '.join(trained) or 'none'}. Run them one by one."
+        )
 
 
 def _check_settings(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:

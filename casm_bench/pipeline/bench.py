@@ -24,6 +24,7 @@ from ..files import sha256_of, short_hash
 from ..protocols import ALWAYS_REPORTED, Protocol, get_protocol
 from ..recipes import Recipe, get_recipe
 from ..records import Record, is_complete, load_record, record_key, record_path
+from .imported import Imported
 from .measurement import Measurement
 from .request import Request
 
@@ -191,6 +192,12 @@ class Bench:
 
     # --- methods ------------------------------------------------------------------------------
 
+    @cached_property
+    def imported(self) -> Imported | None:
+        """What the trained method of this run learned elsewhere."""
+        folder = self.request.weights_from
+        return None if folder is None else Imported(folder)
+
     def check_possible(self, cls: type[SaliencyMethod]) -> None:
         """Raise UsageError if this method cannot run on this data, before anything is trained."""
         facts, data = cls.facts, self.evaluated
@@ -202,11 +209,12 @@ class Bench:
         if not data.has_pixels:
             return
         trained_here = self.recipe.weights == "scratch"
-        if facts.trained or trained_here:
+        fits_here = facts.trained and self.imported is None
+        if fits_here or trained_here:
             _ = self.train_digest  # says what is missing where there are no training pictures
         if trained_here or issubclass(cls, BoxMethod):
             return
-        shown = [self.splits.train] if facts.trained else []
+        shown = [self.splits.train] if fits_here else []
         shown += [data] if facts.knows_class else []
         for dataset in shown:
             if len(dataset.classes) != self.classes:
@@ -246,7 +254,9 @@ class Bench:
             weights = "trained here" if recipe.weights == "scratch" else Path(recipe.weights).name
             config |= {"classifier": recipe.classifier, "weights": weights}
             config["classifier_settings"] = self.classifier_config
-        if cls.facts.trained:
+        if cls.facts.trained and self.imported:
+            config["imported"] = self.imported.identity
+        elif cls.facts.trained:
             config["fit"] = self._fit_config(cls)
         return config
 
@@ -267,14 +277,16 @@ class Bench:
         where = {"data": request.data, "recipe": request.recipe_name, "method": name}
         where |= {"seed": self.seed}
         key = record_key(config=config, data_digest=self.evaluated_digest, **where)
-        path = record_path(request.out, variant=request.variant, **where)
+        imported = self.imported.variant if "imported" in config else ""
+        variant = "-".join(filter(None, (request.variant, imported)))
+        path = record_path(request.out, variant=variant, **where)
         if not request.fresh and is_complete(path, key):
             record = load_record(path)
             measured = f"measured {record.provenance['created'][:10]}"
             announce(f"{name}, seed {self.seed}: {measured}, see {path}; --fresh repeats it")
             return record
         announce(f"{name}, seed {self.seed}: measuring on {len(self.evaluated)} pictures")
-        return Measurement(self, cls, config, key).record(where | {"variant": request.variant})
+        return Measurement(self, cls, config, key).record(where | {"variant": variant})
 
 
 def _adapted_recipe(request: Request) -> Recipe:

@@ -48,7 +48,10 @@ class Measurement:
         self.dataset = bench.evaluated
         self.size = bench.input_size
         self.method = bench.make(cls)
-        fit = {name: config.get(name) for name in ("classifier_settings", "fit", "hyperparameters")}
+        self.imported = bench.imported if "imported" in config else None
+        deciding = ("classifier_settings", "fit", "hyperparameters")
+        deciding += ("imported",) if self.imported else ()
+        fit = {name: config.get(name) for name in deciding}
         self.folder = bench.folder("methods", f"{self.facts.name}-{short_hash(fit)}")
         self.cost: dict[str, float | None] = {}
 
@@ -79,6 +82,9 @@ class Measurement:
     def _fit(self) -> None:
         if not self.facts.trained:
             self.cost["fit_seconds"] = 0.0
+            return
+        if self.imported:
+            self.imported.give_to(self.method)
             return
         path = self.folder / "fitted.pt"
         if not path.exists():
@@ -334,12 +340,13 @@ class Measurement:
 
     def _provenance(self) -> dict[str, object]:
         has_pixels = self.dataset.has_pixels
-        return provenance(
+        found = provenance(
             device=_device_name(self.bench.device),
             threads=torch.get_num_threads(),
             classifier_sha256=weights_digest(self.bench.classifier) if has_pixels else None,
             data_sha256=self.bench.evaluated_digest,
         )
+        return found | ({"imported": self.imported.origin} if self.imported else {})
 
 
 @contextmanager
