@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -69,6 +70,59 @@ class Run:
         request = pipeline.Request(**asked, settings=parse_settings(self.set))
         records = pipeline.run(request, announce=_say)
         _print_results(records, self.out)
+
+
+@dataclass
+class Show:
+    """Draw what methods see in any picture: map, mask and box. Trains nothing."""
+
+    images: Annotated[list[Path], tyro.conf.Positional]
+    """Picture files."""
+    methods: list[str] = field(default_factory=lambda: list(DEFAULT_METHODS))
+    """Names from `list methods`, or path/to/file.py:Name."""
+    label: int | None = None
+    """Number of the class that is asked about; by default the classifier's guess."""
+    recipe: str = "quick"
+    """The recipe that trained methods were trained with."""
+    seed: int = 0
+    """The seed that they were trained with."""
+    data: str = "shapes"
+    """The data set that they were trained on."""
+    root: str | None = None
+    """File or folder that holds it."""
+    classifier: str | None = None
+    """A timm name, if another one than the recipe's."""
+    weights: str | None = None
+    """A timm tag, a file with a state dict, or pip (an installed package)."""
+    weights_from: Path | None = None
+    """Folder with a fitted method (see import-casme), in place of one from RESULTS/cache."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks run; auto takes a GPU if there is one."""
+    results: Path = DEFAULT_RESULTS
+    """The --out folder of the `run` that trained the methods."""
+    out: Path = Path("shown")
+    """Folder for the drawings: NAME.png, overlays, masks, and boxes.json."""
+    open: bool = False
+    """Show the drawings when they are done."""
+    set: list[str] = field(default_factory=list)
+    """METHOD.FIELD=VALUE, as in `run`."""
+
+    def __call__(self) -> None:
+        from . import pipeline
+        from .settings import parse_settings
+
+        same = ("recipe", "data", "root", "classifier", "weights", "weights_from", "device")
+        request = pipeline.Request(
+            **{name: getattr(self, name) for name in same},
+            methods=tuple(self.methods),
+            seeds=(self.seed,),
+            out=self.results,
+            settings=parse_settings(self.set),
+        )
+        for sheet in pipeline.show(request, self.images, self.out, self.label):
+            print(sheet)
+            if self.open:
+                webbrowser.open(sheet.resolve().as_uri())
 
 
 @dataclass
@@ -167,7 +221,14 @@ class Paper:
             print(path)
 
 
-COMMANDS = {"run": Run, "import-casme": ImportCasme, "list": List, "score": Score, "paper": Paper}
+COMMANDS = {
+    "run": Run,
+    "show": Show,
+    "import-casme": ImportCasme,
+    "list": List,
+    "score": Score,
+    "paper": Paper,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

