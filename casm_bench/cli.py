@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from . import processes
 from .errors import CasmBenchError, UsageError
 from .recipes import DEFAULT_METHODS
 
@@ -54,6 +55,8 @@ class Run:
     """Protocols beside casm, casm-clipped and warp, see `list protocols`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto takes a GPU if there is one."""
+    tensorboard: Path | None = None
+    """Folder for training statistics that TensorBoard shows (needs the extra `tensorboard`)."""
     out: Path = DEFAULT_RESULTS
     """Folder for records; checkpoints and maps go to its subfolder cache."""
     fresh: bool = False
@@ -68,8 +71,12 @@ class Run:
         asked = {name: value for name, value in vars(self).items() if name != "set"}
         asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
         request = pipeline.Request(**asked, settings=parse_settings(self.set))
-        records = pipeline.run(request, announce=_say)
-        _print_results(records, self.out)
+        try:
+            records = pipeline.run(request, announce=_say)
+        finally:
+            processes.leave()
+        if processes.is_first():
+            _print_results(records, self.out)
 
 
 @dataclass
@@ -237,13 +244,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Errors are one paragraph on standard error; with CASM_BENCH_DEBUG set, a traceback.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("casm_bench").setLevel(logging.INFO)
+    level = logging.INFO if processes.is_first() else logging.ERROR
+    logging.getLogger("casm_bench").setLevel(level)
     try:
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="python -m casm_bench",
             description="A benchmark of saliency maps by localization, around CASM.",
-            args=list(sys.argv[1:] if arguments is None else arguments),
+            args=_join_repeated(sys.argv[1:] if arguments is None else arguments),
             config=(tyro.conf.OmitArgPrefixes,),
         )
         command()
@@ -258,8 +266,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _join_repeated(arguments: Sequence[str]) -> list[str]:
+    """`--set a --set b` as `--set a b`: nothing that was said is silently dropped."""
+    said: dict[str, list[str]] = {}
+    option = ""
+    for word in arguments:
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            said.setdefault(option, []).extend([value] if equals else [])
+        else:
+            said.setdefault(option, []).append(word)
+    return [word for option, values in said.items() for word in (option, *values) if word]
+
+
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if processes.is_first():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _listed_methods() -> list[dict[str, Any]]:

@@ -2,24 +2,29 @@
 
 What is trained is a `Trainee`: it knows how to take a step, and how to give and take back all
 its state. The loop knows the order of the pictures, which is a pure function of seed and epoch,
-so a run that was stopped anywhere continues to bit-identical weights on the CPU.
+so a run that was stopped anywhere continues to bit-identical weights on the CPU. Several
+processes (see `processes`) part every batch among them and stay in step.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from . import processes
+from .backbones.arithmetic import Arithmetic
 from .backbones.classifier import Classifier
 from .data.dataset import Dataset
-from .data.loader import steps_per_epoch, training_batches
+from .data.loader import frame_batches, steps_per_epoch, training_batches
 from .errors import UsageError, WorkError
 from .files import write_atomically
 from .progress import progress
@@ -51,13 +56,17 @@ class TrainBatches:
 
     dataset: Dataset
     classifier: Classifier  # normalises, and says the input size
-    batch_size: int
+    batch_size: int  # of all processes together
     seed: int = 0
     augment: str = "none"
     share: float = 1.0  # of the batches that make one epoch (published: 0.2)
+    most_steps: int | None = None  # of one epoch, where it is to be cut short
     workspace: Path | None = None  # folder for checkpoints; none are kept without one
     checkpoint_every_s: float = 60.0
     description: str = "training"
+    held_out: Dataset | None = None  # pictures nobody trains on, without their boxes
+    arithmetic: Arithmetic = Arithmetic()
+    tensorboard: Path | None = None  # folder for the epochs' statistics, if they are wanted there
 
     @property
     def device(self) -> torch.device:
@@ -67,10 +76,18 @@ class TrainBatches:
     def steps(self) -> int:
         """Steps per epoch: the official loop stops when i > share·N, one batch late."""
         whole = steps_per_epoch(self.dataset, self.batch_size)
-        return min(whole, int(self.share * whole) + 1)
+        return min(whole, int(self.share * whole) + 1, self.most_steps or whole)
+
+    @property
+    def joint_size(self) -> int:
+        """Images in one batch of all processes: fewer than asked for if the data have fewer."""
+        return min(self.batch_size, len(self.dataset))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches number `start` and following of an epoch, on the classifier's device."""
+        """Batches number `start` and following of an epoch, on the classifier's device.
+
+        Each process gets its own part of every batch.
+        """
         batches = training_batches(
             self.dataset,
             self.classifier.input_size,
@@ -79,14 +96,36 @@ class TrainBatches:
             epoch,
             self.augment,
             start=start,
+            part=processes.own_part(self.joint_size),
         )
         for _, (images_BCHW, labels_B) in zip(range(self.steps - start), batches, strict=False):
-            on_device = images_BCHW.to(self.device, non_blocking=True)
-            images_BCHW = self.classifier.normalize(on_device)
-            yield (
-                images_BCHW.contiguous(memory_format=torch.channels_last),
-                labels_B.to(self.device, non_blocking=True),
+            yield self._on_device(images_BCHW, labels_B)
+
+    def held_out_batches(self, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Up to `most` held-out pictures, chosen by the seed, cropped as for evaluation.
+
+        Raises UsageError where the data set holds none out.
+        """
+        if self.held_out is None or not len(self.held_out):
+            raise UsageError(
+                f"Data set {self.dataset.name!r} holds out no training pictures, which lambda_r="
+                "search needs. Give a number: --set METHOD.lambda_r=…"
             )
+        order_N = np.random.default_rng(self.seed).permutation(len(self.held_out))
+        chosen = np.sort(order_N[:most])
+        size = self.classifier.input_size
+        for batch in frame_batches(self.held_out, "crop", size, self.batch_size, chosen):
+            yield self._on_device(batch.images_BCHW, batch.labels_B)
+
+    def _on_device(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Uint8 pictures travel, from pinned memory to a GPU, and are normalised there."""
+        if self.device.type == "cuda":
+            images_BCHW, labels_B = images_BCHW.pin_memory(), labels_B.pin_memory()
+        images_BCHW = self.classifier.normalize(images_BCHW.to(self.device, non_blocking=True))
+        return (
+            images_BCHW.contiguous(memory_format=torch.channels_last),
+            labels_B.to(self.device, non_blocking=True),
+        )
 
 
 class Totals:
@@ -100,8 +139,9 @@ class Totals:
         self._started = time.perf_counter() - seconds  # of earlier sessions
 
     def add(self, statistics: Statistics) -> None:
-        for name, value in statistics.items():
-            value = value.detach().double()
+        values = torch.stack([value.detach() for value in statistics.values()]).double()
+        processes.average([values])
+        for name, value in zip(statistics, values, strict=True):
             self.sums[name] = value + self.sums[name].to(value) if name in self.sums else value
         self.steps += 1
 
@@ -123,12 +163,17 @@ def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, 
     """
     if len(batches.dataset) == 0:
         raise UsageError(f"Data set {batches.dataset.name!r} has no training pictures.")
+    batches.arithmetic.check(batches.device)
     checkpoint = _Checkpoint(batches, epochs)
-    with torch.random.fork_rng():
+    with (
+        torch.random.fork_rng(),
+        batches.arithmetic.matrix_products(),
+        _summary_writer(batches.tensorboard) as write_summary,
+    ):
         torch.manual_seed(batches.seed)
         epoch, step, totals, history = checkpoint.load(trainee)
-        total = epochs * batches.steps * batches.batch_size
-        done = (epoch * batches.steps + step) * batches.batch_size
+        total = epochs * batches.steps * batches.joint_size
+        done = (epoch * batches.steps + step) * batches.joint_size
         with progress(total, "images", batches.description, initial=done) as bar:
             while epoch < epochs:
                 if step == 0:  # a resumed epoch has its rates and counters from the checkpoint
@@ -136,13 +181,35 @@ def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, 
                 for images_BCHW, labels_B in batches.epoch(epoch, start=step):
                     totals.add(trainee.step(images_BCHW, labels_B))
                     step += 1
-                    bar.update(len(labels_B))
+                    bar.update(len(labels_B) * processes.count())
                     checkpoint.save_if_due(trainee, epoch, step, totals, history)
                 history.append({"epoch": epoch + 1, **totals.means()})
+                write_summary(history[-1])
                 bar.set_postfix_str(_short(history[-1]))
                 epoch, step, totals = epoch + 1, 0, Totals()
             checkpoint.save(trainee, epoch, step, totals, history)
     return history
+
+
+@contextmanager
+def _summary_writer(folder: Path | None) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Writes an epoch's statistics for TensorBoard; without a folder nothing is even imported."""
+    if folder is None or not processes.is_first():
+        yield lambda statistics: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard: pip install 'casm-bench[tensorboard]'."
+        ) from None
+    with SummaryWriter(str(folder)) as writer:
+
+        def write(statistics: dict[str, float]) -> None:
+            for name, value in statistics.items():
+                writer.add_scalar(name, value, int(statistics["epoch"]))
+
+        yield write
 
 
 def _short(statistics: dict[str, float]) -> str:
@@ -150,7 +217,10 @@ def _short(statistics: dict[str, float]) -> str:
 
 
 class _Checkpoint:
-    """The state of a run on disk, written whole or not at all."""
+    """The state of a run on disk, written whole or not at all.
+
+    All processes have the same state, so the first one's is everybody's, however many there are.
+    """
 
     def __init__(self, batches: TrainBatches, epochs: int) -> None:
         self.path = batches.workspace / "training.pt" if batches.workspace else None
@@ -176,7 +246,7 @@ class _Checkpoint:
         totals: Totals,
         history: list[dict[str, float]],
     ) -> None:
-        if self.path is None:
+        if self.path is None or not processes.is_first():
             return
         state = {
             "identity": self.identity,
@@ -190,7 +260,7 @@ class _Checkpoint:
         self.saved_at = time.monotonic()
 
     def load(self, trainee: Trainee) -> tuple[int, int, Totals, list[dict[str, float]]]:
-        if self.path is None or not self.path.exists():
+        if not processes.from_first(self.path is not None and self.path.exists()):
             return 0, 0, Totals(), []
         state = read_state(self.path)
         made_with = state.get("identity")

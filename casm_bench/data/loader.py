@@ -124,8 +124,11 @@ def training_batches(
     epoch: int,
     augment: Augmentation = "none",
     start: int = 0,
+    part: range | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled batches number `start` and following of one epoch: images_BCHW uint8, labels_B.
+
+    Of every batch only the positions in `part` are read and handed out (None: all of them).
 
     `augment`: `none`; `flip`, left to right for every other picture; `crop-flip`, also a random
     crop of 8-100 % of the area with ratio 3/4-4/3 (torchvision's RandomResizedCrop, which the
@@ -139,10 +142,12 @@ def training_batches(
     if not dataset.has_pixels:
         raise UsageError(f"Data set {dataset.name!r} has no pictures, so nothing can be trained.")
     order_N = np.random.default_rng((seed, epoch)).permutation(len(dataset))
-    positions = range(start * batch_size, _epoch_length(dataset, batch_size))
+    length = _epoch_length(dataset, batch_size)
+    part = range(batch_size) if part is None else part
+    positions = [p for p in range(start * batch_size, length) if p % batch_size in part]
     read = partial(_read_for_training, dataset, size, augment, (seed, epoch), order_N)
     pictures = _in_order(read, positions, ahead=batch_size)
-    for batch in _chunks(pictures, batch_size):
+    for batch in _chunks(pictures, len(part)):
         indices_B = np.array([index for index, _ in batch])
         images_BCHW = torch.from_numpy(np.stack([picture for _, picture in batch]))
         yield images_BCHW, _labels(dataset, indices_B)

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .. import training
+from .. import processes, training
 from ..api import BoxMethod, SaliencyMethod
+from ..backbones.arithmetic import Arithmetic
 from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
 from ..backbones.weights import IMAGENET_CLASSES, load_classifier
@@ -40,6 +41,7 @@ class Bench:
         self.seed = seed
         self.recipe = _adapted_recipe(request)
         self.device = _device(request.device)
+        processes.join(self.device.type == "cuda")
         self.cache = request.out / "cache"
         names = dict.fromkeys((*ALWAYS_REPORTED, *request.protocols))
         self.protocols: list[Protocol] = [get_protocol(name) for name in names]
@@ -122,6 +124,7 @@ class Bench:
                 "augment": recipe.augment,
                 "seed": self.seed,
                 "train_digest": self.train_digest,
+                **self._arithmetic_config,
             }
         elif self._weights_file:
             config["weights_sha256"] = sha256_of(self._weights_file)
@@ -177,8 +180,10 @@ class Bench:
             recipe.augment,
             workspace=folder,
             description=f"classifier {recipe.classifier}",
+            arithmetic=self.arithmetic,
+            tensorboard=self.tensorboard("classifier"),
         )
-        trainee = ClassifierTraining(classifier, recipe.pretraining)
+        trainee = ClassifierTraining(classifier, recipe.pretraining, self.arithmetic)
         self.pretraining_history = training.run(trainee, batches, recipe.pretraining.epochs)
         return classifier
 
@@ -205,8 +210,9 @@ class Bench:
     def folder(self, kind: str, name: str) -> Path:
         """A folder of the cache; empty at the start of a `--fresh` run."""
         folder = self.cache / kind / name
-        if self.request.fresh:
+        if self.request.fresh and processes.is_first():
             shutil.rmtree(folder, ignore_errors=True)
+        processes.wait()
         return folder
 
     # --- methods ------------------------------------------------------------------------------
@@ -253,16 +259,11 @@ class Bench:
 
     def config_of(self, cls: type[SaliencyMethod]) -> dict[str, object]:
         """Everything that decides this method's result, as plain values."""
-        defaults = {
-            f.name: f.default
-            for f in dataclasses.fields(cls)
-            if f.init and f.default is not dataclasses.MISSING
-        }
         given = self.recipe.methods.get(cls.facts.name, {})
         chosen = self.request.settings.get(cls.facts.name, {})
         config: dict[str, object] = {
             "measurement": MEASUREMENT,
-            "hyperparameters": defaults | given | chosen | {"seed": self.seed},
+            "hyperparameters": _hyperparameters(cls, given | chosen) | {"seed": self.seed},
             "data_options": self.data_options,
             "limit": self.request.limit,
             "protocols": [asdict(protocol) for protocol in self.protocols],
@@ -287,7 +288,23 @@ class Bench:
             "batch_size": recipe.batch_size,
             "augment": recipe.augment,
             "share": recipe.share,
+            **self._arithmetic_config,
         }
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        return Arithmetic(self.recipe.precision, self.recipe.compile)
+
+    @property
+    def _arithmetic_config(self) -> dict[str, object]:
+        """What differs from plain fp32; nothing where nothing does, so that older keys stay."""
+        plain = asdict(Arithmetic())
+        return {k: v for k, v in asdict(self.arithmetic).items() if v != plain[k]}
+
+    def tensorboard(self, name: str) -> Path | None:
+        """Folder for the statistics of one training, if they are wanted."""
+        folder = self.request.tensorboard
+        return folder / f"{name}-seed{self.seed}" if folder else None
 
     def record(self, cls: type[SaliencyMethod], announce: Callable[[str], None]) -> Record:
         """Measure one method, or return its record if that is complete."""
@@ -299,13 +316,25 @@ class Bench:
         imported = self.imported.variant if "imported" in config else ""
         variant = "-".join(filter(None, (request.variant, imported)))
         path = record_path(request.out, variant=variant, **where)
-        if not request.fresh and is_complete(path, key):
+        if processes.from_first(not request.fresh and is_complete(path, key)):
             record = load_record(path)
             measured = f"measured {record.provenance['created'][:10]}"
             announce(f"{name}, seed {self.seed}: {measured}, see {path}; --fresh repeats it")
             return record
         announce(f"{name}, seed {self.seed}: measuring on {len(self.evaluated)} pictures")
         return Measurement(self, cls, config, key).record(where | {"variant": variant})
+
+
+def _hyperparameters(cls: type[SaliencyMethod], given: dict[str, object]) -> dict[str, object]:
+    """All of a method's fields with a default; those that were `added` only where they differ."""
+    values = {}
+    for f in dataclasses.fields(cls):
+        if not f.init or f.default is dataclasses.MISSING:
+            continue
+        value = given.get(f.name, f.default)
+        if value != f.default or not f.metadata.get("added"):
+            values[f.name] = value
+    return given | values
 
 
 def _adapted_recipe(request: Request) -> Recipe:
@@ -332,7 +361,7 @@ def _adapted_recipe(request: Request) -> Recipe:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no GPU here. Use --device cpu or auto.")
-    return torch.device(name)
+    return torch.device(name, processes.device_index()) if name == "cuda" else torch.device(name)

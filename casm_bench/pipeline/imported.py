@@ -63,6 +63,7 @@ class Imported:
         try:
             method.load_state_dict(fitted["state"])
             method.history = list(fitted["history"])
+            method.findings = dict(fitted.get("findings", {}))
         except Exception as error:  # a method that is fed another one's state raises anything
             reason = str(error).strip().splitlines()[:2]
             raise UsageError(
