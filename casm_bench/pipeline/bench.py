@@ -25,6 +25,7 @@ from ..files import sha256_of, short_hash
 from ..protocols import ALWAYS_REPORTED, Protocol, get_protocol
 from ..recipes import Recipe, get_recipe
 from ..records import Record, is_complete, load_record, record_key, record_path
+from .imported import Imported
 from .measurement import Measurement
 from .request import Request
 
@@ -125,16 +126,21 @@ class Bench:
                 "train_digest": self.train_digest,
                 **self._arithmetic_config,
             }
-        elif Path(recipe.weights).is_file():
-            config["weights_sha256"] = sha256_of(Path(recipe.weights))
+        elif self._weights_file:
+            config["weights_sha256"] = sha256_of(self._weights_file)
         return config
 
     @property
     def classes(self) -> int:
         """How many the classifier tells apart: ImageNet's, unless it comes from here or a file."""
-        weights = self.recipe.weights
-        of_the_data = weights == "scratch" or Path(weights).is_file()
-        return len(self.evaluated.classes) if of_the_data else IMAGENET_CLASSES
+        if self.recipe.weights == "scratch":
+            return len(self.evaluated.classes)
+        return self.classifier.model.num_classes if self._weights_file else IMAGENET_CLASSES
+
+    @property
+    def _weights_file(self) -> Path | None:
+        path = Path(self.recipe.weights)
+        return path if path.is_file() else None
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -147,7 +153,7 @@ class Bench:
                 classifier = load_classifier(
                     recipe.classifier,
                     recipe.weights,
-                    self.classes,
+                    classes=None,
                     input_size=recipe.input_size,
                     options=recipe.classifier_options,
                 ).to(self.device)
@@ -155,7 +161,7 @@ class Bench:
 
     def _trained_here(self) -> Classifier:
         recipe, train = self.recipe, self.splits.train
-        folder = self.folder("classifiers", short_hash(self.classifier_config))
+        folder = self.folder("classifiers", self._classifier_folder)
         if train is None:
             raise UsageError(
                 f"Recipe {recipe.name!r} trains its classifier, but data set "
@@ -181,6 +187,20 @@ class Bench:
         self.pretraining_history = training.run(trainee, batches, recipe.pretraining.epochs)
         return classifier
 
+    @property
+    def _classifier_folder(self) -> str:
+        return short_hash(self.classifier_config)
+
+    def check_classifier_is_there(self) -> None:
+        """Raise UsageError if the classifier would have to be trained first."""
+        workspace = self.cache / "classifiers" / self._classifier_folder
+        if self.recipe.weights == "scratch" and not (workspace / "training.pt").exists():
+            raise UsageError(
+                f"Recipe {self.recipe.name!r} trains its classifier, and {self.cache} holds none "
+                "with these settings. `run` trains one; or name one with weights: --classifier "
+                "tf_efficientnet_lite0 --weights pip."
+            )
+
     @cached_property
     def input_size(self) -> int:
         if not self.evaluated.has_pixels:
@@ -197,6 +217,12 @@ class Bench:
 
     # --- methods ------------------------------------------------------------------------------
 
+    @cached_property
+    def imported(self) -> Imported | None:
+        """What the trained method of this run learned elsewhere."""
+        folder = self.request.weights_from
+        return None if folder is None else Imported(folder)
+
     def check_possible(self, cls: type[SaliencyMethod]) -> None:
         """Raise UsageError if this method cannot run on this data, before anything is trained."""
         facts, data = cls.facts, self.evaluated
@@ -208,11 +234,12 @@ class Bench:
         if not data.has_pixels:
             return
         trained_here = self.recipe.weights == "scratch"
-        if facts.trained or trained_here:
+        fits_here = facts.trained and self.imported is None
+        if fits_here or trained_here:
             _ = self.train_digest  # says what is missing where there are no training pictures
         if trained_here or issubclass(cls, BoxMethod):
             return
-        shown = [self.splits.train] if facts.trained else []
+        shown = [self.splits.train] if fits_here else []
         shown += [data] if facts.knows_class else []
         for dataset in shown:
             if len(dataset.classes) != self.classes:
@@ -247,7 +274,9 @@ class Bench:
             weights = "trained here" if recipe.weights == "scratch" else Path(recipe.weights).name
             config |= {"classifier": recipe.classifier, "weights": weights}
             config["classifier_settings"] = self.classifier_config
-        if cls.facts.trained:
+        if cls.facts.trained and self.imported:
+            config["imported"] = self.imported.identity
+        elif cls.facts.trained:
             config["fit"] = self._fit_config(cls)
         return config
 
@@ -284,14 +313,16 @@ class Bench:
         where = {"data": request.data, "recipe": request.recipe_name, "method": name}
         where |= {"seed": self.seed}
         key = record_key(config=config, data_digest=self.evaluated_digest, **where)
-        path = record_path(request.out, variant=request.variant, **where)
+        imported = self.imported.variant if "imported" in config else ""
+        variant = "-".join(filter(None, (request.variant, imported)))
+        path = record_path(request.out, variant=variant, **where)
         if processes.from_first(not request.fresh and is_complete(path, key)):
             record = load_record(path)
             measured = f"measured {record.provenance['created'][:10]}"
             announce(f"{name}, seed {self.seed}: {measured}, see {path}; --fresh repeats it")
             return record
         announce(f"{name}, seed {self.seed}: measuring on {len(self.evaluated)} pictures")
-        return Measurement(self, cls, config, key).record(where | {"variant": request.variant})
+        return Measurement(self, cls, config, key).record(where | {"variant": variant})
 
 
 def _hyperparameters(cls: type[SaliencyMethod], given: dict[str, object]) -> dict[str, object]:

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from .. import processes, training
-from ..api import BoxMethod, Facts
+from ..api import BoxMethod, Facts, SaliencyMethod
 from ..backbones.weights import weights_digest
 from ..boxes import UNIT_RANGE_RULES, binarise
 from ..cache import MapCache
 from ..cost import Cost
 from ..data.frames import truth_in_frame
 from ..data.loader import FrameBatch, frame_batches
-from ..errors import CasmBenchError, WorkError
+from ..errors import CasmBenchError, UsageError, WorkError
 from ..files import short_hash, write_atomically
 from ..maps import check_map, to_grid, unit_range
 from ..metrics.evidence import evidence_metrics
@@ -48,7 +48,10 @@ class Measurement:
         self.dataset = bench.evaluated
         self.size = bench.input_size
         self.method = bench.make(cls)
-        fit = {name: config.get(name) for name in ("classifier_settings", "fit", "hyperparameters")}
+        self.imported = bench.imported if "imported" in config else None
+        deciding = ("classifier_settings", "fit", "hyperparameters")
+        deciding += ("imported",) if self.imported else ()
+        fit = {name: config.get(name) for name in deciding}
         self.folder = bench.folder("methods", f"{self.facts.name}-{short_hash(fit)}")
         self.cost: dict[str, float | None] = {}
 
@@ -95,9 +98,23 @@ class Measurement:
 
     # --- fitting ------------------------------------------------------------------------------
 
+    def fitted(self) -> SaliencyMethod:
+        """The method as it was fitted before. Raises UsageError if it was not."""
+        if self.facts.trained and not (self.imported or (self.folder / "fitted.pt").exists()):
+            raise UsageError(
+                f"Method {self.facts.name!r} was not trained with these settings: {self.folder} "
+                "holds nothing. Train it with `run` and the same options, or take what was "
+                "trained elsewhere with --weights-from FOLDER."
+            )
+        self._fit()
+        return self.method
+
     def _fit(self) -> None:
         if not self.facts.trained:
             self.cost["fit_seconds"] = 0.0
+            return
+        if self.imported:
+            self.imported.give_to(self.method)
             return
         path = self.folder / "fitted.pt"
         if not processes.from_first(path.exists()):
@@ -374,12 +391,13 @@ class Measurement:
 
     def _provenance(self) -> dict[str, object]:
         has_pixels = self.dataset.has_pixels
-        return provenance(
+        found = provenance(
             device=_device_name(self.bench.device),
             threads=torch.get_num_threads(),
             classifier_sha256=weights_digest(self.bench.classifier) if has_pixels else None,
             data_sha256=self.bench.evaluated_digest,
         )
+        return found | ({"imported": self.imported.origin} if self.imported else {})
 
 
 @contextmanager

@@ -24,6 +24,7 @@ class Request:
     limit: int | None = None
     classifier: str | None = None
     weights: str | None = None
+    weights_from: Path | None = None  # folder with a fitted method, in place of training
     protocols: tuple[str, ...] = ()
     controls: bool = False  # add the control rows that the data allow
     device: str = "auto"
