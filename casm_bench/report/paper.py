@@ -11,11 +11,22 @@ from ..records import Record, load_records
 from .figures import drawn_alike, error_figure, figure1, figure1_blocks, render
 from .measured import Measurement, in_paper_order, measurements
 from .published import LEDGER, read_published, table1_rows
-from .sweep import NAMES, Sweep, find_sweeps, sweep_csv, sweep_figure, sweep_table
+from .sweep import (
+    NAMES,
+    Sweep,
+    equal_area_table,
+    find_sweeps,
+    sweep_csv,
+    sweep_figure,
+    sweep_table,
+)
 from .table import make_tables, to_csv, to_latex, to_markdown
+from .training import training_figure
 
 GENERATED = "generated"
-FIGURES = tuple(f"{name}.{kind}" for name in ("figure1", "le") for kind in ("pdf", "png"))
+FIGURES = tuple(
+    f"{name}.{kind}" for name in ("figure1", "le", "training") for kind in ("pdf", "png")
+)
 SWEEP_STEMS = ("sweep-*", *(name for name, _ in NAMES.values()))
 
 
@@ -56,7 +67,8 @@ def _contents(results: Path) -> dict[str, bytes]:
         "table1.csv": to_csv(records, rows),
     }
     for name, sweep in sweeps.items():
-        texts |= {f"{name}.md": to_markdown([sweep_table(sweep)]), f"{name}.csv": sweep_csv(sweep)}
+        found = [table for table in (sweep_table(sweep), equal_area_table(sweep)) if table]
+        texts |= {f"{name}.md": to_markdown(found), f"{name}.csv": sweep_csv(sweep)}
     drawn = _figures(records, measurements(records, rows), sweeps, results)
     return {name: text.encode() for name, text in texts.items()} | drawn
 
@@ -79,6 +91,8 @@ def _figures(
             figures["figure1"] = figure1(blocks)
         if whole := [m for m in found if not (m.variant or m.source)]:
             figures["le"] = error_figure(whole)
+        if training := training_figure(records, found):
+            figures["training"] = training
         figures |= {name: sweep_figure(sweep) for name, sweep in sweeps.items()}
         return {
             f"{name}.{kind}": render(figure, kind)
