@@ -128,6 +128,36 @@ class Score:
 
 
 @dataclass
+class Compare:
+    """Compare two methods on the same images: paired difference, exact McNemar test, Holm."""
+
+    a: Annotated[str, tyro.conf.Positional]
+    """A method, METHOD:VARIANT, or a record's path; a quoted path with * takes several seeds."""
+    b: Annotated[str, tyro.conf.Positional]
+    """What A is compared with, named in the same way."""
+    data: str | None = None
+    """Only on this data set."""
+    recipe: str | None = None
+    """Only under this recipe (as the records' folder is called)."""
+    protocols: list[str] = field(default_factory=list)
+    """Only these protocols; all that both were scored under otherwise."""
+    results: Path = DEFAULT_RESULTS
+    """Folder with records."""
+    out: Path | None = None
+    """FILE.csv or FILE.json for the comparisons, numbers unrounded."""
+
+    def __call__(self) -> None:
+        from .report import compare
+
+        asked = {"data": self.data, "recipe": self.recipe, "protocols": self.protocols}
+        found = compare.compare(self.a, self.b, self.results, **asked)
+        if self.out is not None:
+            compare.write_comparisons(found, self.out)
+        _print_table("Paired comparison", compare.comparison_lines(found))
+        print(compare.EXPLANATION)
+
+
+@dataclass
 class Paper:
     """Write Table 1 and the figures anew from the records; trains nothing."""
 
@@ -143,7 +173,7 @@ class Paper:
             print(path)
 
 
-COMMANDS = {"run": Run, "list": List, "score": Score, "paper": Paper}
+COMMANDS = {"run": Run, "list": List, "score": Score, "compare": Compare, "paper": Paper}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -232,14 +262,22 @@ def _parse_rule(text: str | None) -> Any:
 
 
 def _print_results(records: list[Any], results: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from .report.published import read_published, table1_rows
     from .report.table import final_table
 
     lines = final_table(records, table1_rows(read_published(results)))
-    table = Table(title="Localization error in %, with 95 % intervals")
+    _print_table("Localization error in %, with 95 % intervals", lines)
+    for record in records:
+        for skip in record.skipped or []:
+            _say(f"skipped {skip['name']}: {skip['reason']}")
+
+
+def _print_table(title: str, lines: Sequence[dict[str, str]]) -> None:
+    """Print lines that share their columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
     for column in lines[0]:
         table.add_column(column)
     for line in lines:
@@ -248,6 +286,3 @@ def _print_results(records: list[Any], results: Path) -> None:
     if not console.is_terminal:
         console.width = 200  # a log is not as narrow as the terminal it might be read in
     console.print(table)
-    for record in records:
-        for skip in record.skipped or []:
-            _say(f"skipped {skip['name']}: {skip['reason']}")

@@ -8,6 +8,7 @@ do what these declarations say.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -137,3 +138,9 @@ def get_protocol(name: str) -> Protocol:
     hint = f"Did you mean {near[0]!r}? " if near else ""
     known = ", ".join(PROTOCOLS)
     raise UsageError(f"There is no protocol called {name!r}. {hint}Known are: {known}.")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of protocols as they are declared; those that are not come last, by name."""
+    order = list(PROTOCOLS)
+    return sorted(set(names), key=lambda n: (order.index(n) if n in order else len(order), n))

@@ -314,6 +314,20 @@ def load_showcase(record: Record, results: Path) -> dict[str, np.ndarray] | None
         raise WorkError(f"{broken} cannot be read ({error}): measure again.") from error
 
 
+def load_per_image(path: Path, record: Record) -> pa.Table:
+    """The per-image scores of the record that lies at `path`, as PER_IMAGE_SCHEMA.
+
+    Raises WorkError when they are missing or are not those that were measured.
+    """
+    if record.per_image is None:
+        raise WorkError(f"{path} has no scores per image: measure it again.")
+    content = _read_hashed(Path(path), record.per_image)
+    try:
+        return pq.read_table(io.BytesIO(content))
+    except pa.ArrowInvalid as error:
+        raise WorkError(f"The scores per image of {path} cannot be read: {error}.") from error
+
+
 def _read_hashed(record: Path, file: HashedFile) -> bytes:
     path = record.with_name(file["file"])
     try:

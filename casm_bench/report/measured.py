@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..protocols import PROTOCOLS
+from ..protocols import in_order
 from ..records import Record
 from ..statistics import Estimate, mean_error
 from .published import Published, find_row
@@ -157,8 +157,12 @@ def _cell(record: Record) -> tuple[str, str, str]:
 def _scores_of(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Protocols and sources that every seed has; protocols in the order of their declaration."""
     shared = set.intersection(*(_scores(record) for record in records))
-    order = list(PROTOCOLS)
-    return sorted(shared, key=lambda s: (order.index(s[0]) if s[0] in order else len(order), s))
+    return [
+        score
+        for name in in_order(protocol for protocol, _ in shared)
+        for score in sorted(shared)
+        if score[0] == name
+    ]
 
 
 def _scores(record: Record) -> set[tuple[str, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ..protocols import PROTOCOLS
+from ..protocols import in_order
 from ..records import Record
 from ..statistics import Estimate
 from .measured import CONTROL, Measurement, Setting, group_by, measurements, runs
@@ -117,8 +117,7 @@ def published_cell(published: Published | None) -> Cell:
 
 
 def _protocols(found: Iterable[Measurement]) -> list[str]:
-    names = {m.protocol for m in found}
-    return [*(name for name in PROTOCOLS if name in names), *sorted(names - set(PROTOCOLS))]
+    return in_order(m.protocol for m in found)
 
 
 def _error_cells(found: Sequence[Measurement], protocols: Sequence[str]) -> list[Cell]:
