@@ -6,8 +6,9 @@ import csv
 import difflib
 import glob
 import io
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -21,10 +22,13 @@ from ..files import write_atomically
 from ..protocols import in_order
 from ..records import Record, load_per_image, load_record, load_records
 from ..statistics import PairedDifference, compare_hits, holm
-from .measured import group_by
+from .measured import group_by, is_control
+from .published import Published, find_row
 
 Found = tuple[Path, Record]
 Pair = tuple[Found, Found]
+
+PAPERS_PROTOCOL = "casm"  # rows published under it are the paper's own, others it quotes
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,41 @@ def compare(
     found = [
         comparison
         for cell in shared
-        for comparison in compare_pairs(_pairs(cells[0][cell], cells[1][cell], a, b), protocols)
+        for comparison in _compare_sides((a, cells[0][cell]), (b, cells[1][cell]), protocols)
     ]
     if not found:
         raise UsageError(f"{a} and {b} share no protocol of those asked for.")
+    return corrected(found)
+
+
+def _compare_sides(
+    a: tuple[str, list[Found]], b: tuple[str, list[Found]], protocols: Sequence[str]
+) -> list[Comparison]:
+    """The records of two sides in one setting, each side with what it was called."""
+    for text, side in (a, b):
+        _refuse_two_of_a_seed(text, side)
+    pairs = _pairs(a[1], b[1])
+    if not pairs:
+        raise UsageError(f"{a[0]} and {b[0]} share no seed, and saw different images.")
+    return compare_pairs(pairs, protocols)
+
+
+def compare_with_the_papers_own(
+    records: Sequence[Record], rows: Mapping[str, Published], results: Path
+) -> list[Comparison]:
+    """Every method against those that the paper measured itself, under the paper's protocol.
+
+    Methods as their recipe has them, and no controls. p-values are corrected over the whole list.
+    """
+    usual = [(r.path(results), r) for r in records if not (r.variant or is_control(r))]
+    found = []
+    for in_cell in group_by(usual, lambda one: _cell(one[1], by_path=False)).values():
+        methods = list(group_by(in_cell, lambda one: one[1].method).values())
+        figures = [find_row(same[0][1].facts.get("published"), rows) for same in methods]
+        own = [bool(figure and figure.protocol == PAPERS_PROTOCOL) for figure in figures]
+        for (i, a), (j, b) in itertools.combinations(enumerate(methods), 2):
+            if pairs := (own[i] or own[j]) and _pairs(a, b):
+                found += compare_pairs(pairs, (PAPERS_PROTOCOL,))
     return corrected(found)
 
 
@@ -139,18 +174,13 @@ def _nothing_found(text: str, results: Path, found: Sequence[Found], known: set[
     return f"{results} has no record of {text}. {hint}Measured are: {', '.join(sorted(known))}."
 
 
-def _pairs(side_a: Sequence[Found], side_b: Sequence[Found], a: str, b: str) -> list[Pair]:
+def _pairs(side_a: Sequence[Found], side_b: Sequence[Found]) -> list[Pair]:
     """Records of the same seed. A single record is paired with all that saw the same images."""
-    for text, side in ((a, side_a), (b, side_b)):
-        _refuse_two_of_a_seed(text, side)
     digests = {record.provenance["data_sha256"] for _, record in (*side_a, *side_b)}
     if len(digests) == 1 and min(len(side_a), len(side_b)) == 1:
         return [(one, other) for one in side_a for other in side_b]
     seeds_b = {record.seed: (path, record) for path, record in side_b}
-    pairs = [(one, seeds_b[one[1].seed]) for one in side_a if one[1].seed in seeds_b]
-    if not pairs:
-        raise UsageError(f"{a} and {b} share no seed, and were scored on different images.")
-    return pairs
+    return [(one, seeds_b[one[1].seed]) for one in side_a if one[1].seed in seeds_b]
 
 
 def _refuse_two_of_a_seed(text: str, side: Sequence[Found]) -> None:
@@ -255,12 +285,16 @@ def _line(found: Comparison) -> dict[str, str]:
         "B": f"{found.b} {found.error_b:.1f}",
         "A − B, points": f"{d.value:+.1f} [{d.low:+.1f}, {d.high:+.1f}]",
         "only A / only B hit": f"{d.only_a} / {d.only_b}",
-        "p": f"{d.p_value:.2g}",
-        "p, Holm": f"{found.p_holm:.2g}",
+        "p": _p(d.p_value),
+        "p, Holm": _p(found.p_holm),
         "detectable": f"{d.detectable:.1f}",
         "images": f"{d.n_images:,}",
         "seeds": " ".join(map(str, found.seeds)),
     }
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}" if value > 0 else "<1e-300"  # what floating point cannot hold is not 0
 
 
 EXPLANATION = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -13,10 +14,13 @@ from ..records import Record
 from ..statistics import Estimate
 from .measured import CONTROL, Measurement, Setting, group_by, measurements, runs
 from .published import Published, find_row
+from .verdicts import CAPTION, MARGIN, Verdict, verdict_line
 
 DASH = "–"
 PER_SEED = "images × seeds"
+VERDICT = "verdict"
 ELSEWHERE = "†"  # marks published figures that the paper took over from other works
+NO_BETTER = "‡"  # marks errors that are not clearly below the best control's
 
 Cell = tuple[str, ...]  # lines of a cell: first the number, then what explains it
 EMPTY: Cell = (DASH,)
@@ -85,7 +89,7 @@ def main_table(found: Sequence[Measurement], rows: Mapping[str, Published]) -> T
     controls = [Line(m.title, None, m.method) for m in others if m.family == CONTROL]
     columns = [Column("method"), Column("published")]
     for setting, measured in by_setting.items():
-        titles = (*_protocols(measured), PER_SEED)
+        titles = (*_protocols(measured), PER_SEED, VERDICT)
         columns += [Column(title, str(setting)) for title in titles]
     return Table(
         label="table1",
@@ -105,8 +109,24 @@ def _main_row(line: Line, by_setting: Mapping[Setting, Sequence[Measurement]]) -
     cells: list[Cell] = [(line.title,), published_cell(line.published)]
     for measured in by_setting.values():
         own = [m for m in measured if m.method == line.method]
-        cells += [*_error_cells(own, _protocols(measured)), _size_cell(own)]
+        errors = _error_cells(own, _protocols(measured), _best_controls(measured))
+        cells += [*errors, _size_cell(own), _verdict_cell(own)]
     return cells
+
+
+def _best_controls(found: Sequence[Measurement]) -> dict[str, float]:
+    """By protocol, the lowest error of a control that is not shown the true boxes."""
+    controls = [m for m in found if m.family == CONTROL and not m.sees_boxes]
+    by_protocol = group_by(controls, lambda m: m.protocol)
+    return {name: min(m.error.value for m in same) for name, same in by_protocol.items()}
+
+
+def _verdict_cell(found: Sequence[Measurement]) -> Cell:
+    """On the paper's figure: the same whichever protocol of the row is asked."""
+    verdict = next((m.verdict for m in found if m.verdict), None)
+    if verdict is None:
+        return EMPTY
+    return (verdict.word, *([", ".join(verdict.reasons)] if verdict.reasons else []))
 
 
 def published_cell(published: Published | None) -> Cell:
@@ -120,9 +140,18 @@ def _protocols(found: Iterable[Measurement]) -> list[str]:
     return in_order(m.protocol for m in found)
 
 
-def _error_cells(found: Sequence[Measurement], protocols: Sequence[str]) -> list[Cell]:
-    errors = {m.protocol: m.error for m in found}
-    return [error_cell(errors[name]) if name in errors else EMPTY for name in protocols]
+def _error_cells(
+    found: Sequence[Measurement],
+    protocols: Sequence[str],
+    controls: Mapping[str, float] | None = None,
+) -> list[Cell]:
+    """Errors by protocol; with `controls` those are marked that do not clearly beat them."""
+    cells = {m.protocol: error_cell(m.error) for m in found}
+    for m in found:
+        if m.family != CONTROL and m.error.high >= (controls or {}).get(m.protocol, math.inf):
+            value, *rest = cells[m.protocol]
+            cells[m.protocol] = (value + NO_BETTER, *rest)
+    return [cells.get(name, EMPTY) for name in protocols]
 
 
 def error_cell(error: Estimate) -> Cell:
@@ -145,7 +174,10 @@ def _caption(by_setting: Mapping[Setting, Sequence[Measurement]]) -> str:
         "print, on ImageNet, and were not measured here; they follow mixed protocols, and those "
         f"marked {ELSEWHERE} are quoted there from other works. What was measured compares with "
         "them only on the same images and under the same protocol. Measured figures carry a "
-        "95 % Wilson interval over images and, for several seeds, the range over seeds."
+        "95 % Wilson interval over images and, for several seeds, the range over seeds. Verdict on "
+        f"the published figure, by an equivalence test with a margin of {MARGIN:g} point; for what "
+        f"is not comparable it names what differs. {NO_BETTER}: the interval reaches the error of "
+        "the best control that sees no true box."
     ]
     parts += [_describe(setting, found) for setting, found in by_setting.items()]
     return " ".join(parts)
@@ -262,6 +294,23 @@ def spread_cell(spread: Spread | None, digits: str = ".4g") -> Cell:
     return value, f"{spread.lowest:{digits}} to {spread.highest:{digits}}"
 
 
+def verdict_table(found: Sequence[tuple[Record, Verdict]]) -> Table:
+    """Every measured row beside every published figure of the same method."""
+    lines = [verdict_line(record, verdict) for record, verdict in found]
+    return _plain_table("verdicts", CAPTION, lines)
+
+
+def comparison_table(lines: Sequence[Mapping[str, str]], caption: str) -> Table:
+    """Lines of `compare.comparison_lines` as a table."""
+    return _plain_table("comparisons", caption, lines)
+
+
+def _plain_table(label: str, caption: str, lines: Sequence[Mapping[str, str]]) -> Table:
+    """A table of lines that share their columns."""
+    rows: list[list[Cell]] = [[(text or DASH,) for text in line.values()] for line in lines]
+    return Table(label, caption, [Column(title) for title in lines[0]], rows)
+
+
 # --- formats ----------------------------------------------------------------------------------
 
 
@@ -316,6 +365,9 @@ TEX = str.maketrans(
         "×": r"$\times$",
         DASH: "--",
         ELSEWHERE: r"\dag{}",
+        NO_BETTER: r"\ddag{}",
+        "±": r"$\pm$",
+        "−": "--",
     }
 )
 

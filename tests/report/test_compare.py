@@ -11,8 +11,13 @@ from scipy.stats import binomtest
 from casm_bench.cli import main
 from casm_bench.errors import UsageError, WorkError
 from casm_bench.protocols import ALWAYS_REPORTED
-from casm_bench.records import per_image_table, save_record
-from casm_bench.report.compare import compare, comparison_lines, write_comparisons
+from casm_bench.records import load_records, per_image_table, save_record
+from casm_bench.report.compare import (
+    compare,
+    compare_with_the_papers_own,
+    comparison_lines,
+    write_comparisons,
+)
 
 
 def scores(hits: str, protocols=ALWAYS_REPORTED, groups="", names=None):
@@ -138,6 +143,20 @@ def test_scores_that_were_edited_are_refused(results):
     next(results.glob("*/*/casm-seed0.parquet")).write_bytes(b"edited")
     with pytest.raises(WorkError, match="not the file"):
         compare("casm", "baseline", results)
+
+
+def test_the_paper_compares_every_method_with_its_own(tmp_path, a_record, rows):
+    records = [a_record(method) for method in ("casm", "baseline", "grad", "novel", "full")]
+    records.append(a_record("casm", variant="0123abcd"))
+    for record in records:
+        save_record(record, tmp_path, scores("11110000" if record.method == "casm" else "11000000"))
+    saved = load_records(tmp_path)
+    found = compare_with_the_papers_own(saved, rows, tmp_path)
+    pairs = {frozenset((c.a, c.b)) for c in found}
+    assert len(found) == len(pairs) == 5  # neither the quoted rows' pair, controls nor variants
+    assert frozenset(("grad", "novel")) not in pairs
+    assert {c.protocol for c in found} == {"casm"}
+    assert all(c.p_holm == pytest.approx(min(1, 5 * c.difference.p_value)) for c in found)
 
 
 def test_the_table_and_its_files(results, tmp_path, capsys):
