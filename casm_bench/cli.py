@@ -48,7 +48,15 @@ class Run:
     weights: str | None = None
     """A timm tag, a file with a state dict, pip (an installed package), or scratch."""
     protocols: list[str] = field(default_factory=list)
-    """Protocols beside casm, casm-clipped and warp, see `list protocols`."""
+    """Protocols beside casm, casm-clipped and warp, see `list protocols`; each also as
+    PROTOCOL@POLICY[/RULE], such as casm@fixed:0.5 or fong@tuned/energy, see `list policies`."""
+    tune_data: str | None = None
+    """Data set whose boxes choose the thresholds of policy tuned, instead of the held-out split;
+    rest: the pictures that --limit leaves out."""
+    tune_root: str | None = None
+    """File or folder that holds it."""
+    tune_images: int = 5000
+    """At most so many of its pictures, drawn by the seed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto takes a GPU if there is one."""
     out: Path = DEFAULT_RESULTS
@@ -73,8 +81,10 @@ class Run:
 class List:
     """List what there is to choose from."""
 
-    what: Annotated[Literal["methods", "data", "recipes", "protocols"], tyro.conf.Positional]
-    """methods, data, recipes or protocols."""
+    what: Annotated[
+        Literal["methods", "data", "recipes", "protocols", "policies"], tyro.conf.Positional
+    ]
+    """methods, data, recipes, protocols or policies."""
     json: bool = False
     """As JSON, with every declared fact."""
 
@@ -113,16 +123,16 @@ class Score:
 
     def __call__(self) -> None:
         from .given import GivenMaps, score_given_maps
+        from .protocols import column_title
 
         asked = {name: value for name, value in vars(self).items() if name != "rule"}
         asked["protocols"] = tuple(self.protocols)
         result = score_given_maps(GivenMaps(**asked, rule=_parse_rule(self.rule)))
         for name, scores in result["protocols"].items():
             low, high = scores["interval"]
-            print(
-                f"{name}: LE {scores['localization_error']:.2f} % [{low:.2f}, {high:.2f}], "
-                f"F1 {scores['f1']:.2f} %, {scores['n_images']} images"
-            )
+            error = f"LE {scores['localization_error']:.2f} % [{low:.2f}, {high:.2f}]"
+            rest = f"F1 {scores['f1']:.2f} %, {scores['n_images']} images"
+            print(f"{column_title(name, scores['policy'])}: {error}, {rest}")
         if result["missing"]:
             print(f"{len(result['missing'])} pictures have no map; they are listed in {self.out}.")
 
@@ -231,11 +241,18 @@ def _listed_protocols() -> list[dict[str, Any]]:
     return [asdict(protocol) for protocol in PROTOCOLS.values()]
 
 
+def _listed_policies() -> list[dict[str, Any]]:
+    from .protocols import POLICIES
+
+    return [{"name": name, "summary": summary} for name, summary in POLICIES.items()]
+
+
 _LISTED = {
     "methods": _listed_methods,
     "data": _listed_data,
     "recipes": _listed_recipes,
     "protocols": _listed_protocols,
+    "policies": _listed_policies,
 }
 
 

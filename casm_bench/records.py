@@ -63,8 +63,10 @@ class ProtocolResult(TypedDict):
 
     protocol: dict[str, Any]  # the declaration itself, asdict(Protocol)
     rule: dict[str, Any]  # the box rule that was used, asdict(BoxRule)
-    policy: str  # own, tuned or oracle: where the threshold comes from
+    policy: str  # own, fixed, tuned or oracle: where the threshold comes from
     tuned_on: str | None  # the split whose boxes chose it
+    tuned_images: NotRequired[int]  # how many boxed pictures of it, for policy tuned
+    tuned_error: NotRequired[float]  # localization error there, in percent
     localization_error: float
     interval: list[float]
     interval_method: str

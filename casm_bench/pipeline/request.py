@@ -25,6 +25,9 @@ class Request:
     classifier: str | None = None
     weights: str | None = None
     protocols: tuple[str, ...] = ()
+    tune_data: str | None = None  # whose boxes choose tuned thresholds; "rest": what limit leaves
+    tune_root: str | None = None
+    tune_images: int = 5000  # at most as many, drawn by the seed
     controls: bool = False  # add the control rows that the data allow
     device: str = "auto"
     out: Path = Path("results")

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from ..errors import UsageError, WorkError
 from ..files import write_atomically
-from ..protocols import in_order
+from ..protocols import column_title, in_order
 from ..records import Record, load_per_image, load_record, load_records
 from ..statistics import PairedDifference, compare_hits, holm
 from .measured import group_by, is_control
@@ -40,6 +40,7 @@ class Comparison:
     a: str
     b: str
     protocol: str
+    policy: str  # where A's threshold comes from
     source: str  # of the images; empty for all together
     error_a: float  # percent, mean over seeds
     error_b: float
@@ -250,6 +251,7 @@ def _comparison(
         a=describe(record_a),
         b=describe(record_b),
         protocol=protocol,
+        policy=record_a.protocols[protocol]["policy"],
         source=source,
         error_a=_mean_error(hit_a for hit_a, _ in hits),
         error_b=_mean_error(hit_b for _, hit_b in hits),
@@ -280,7 +282,7 @@ def _line(found: Comparison) -> dict[str, str]:
     return {
         "data": f"{found.data}, {found.recipe}",
         "images from": found.source or "all",
-        "protocol": found.protocol,
+        "protocol": column_title(found.protocol, found.policy),
         "A": f"{found.a} {found.error_a:.1f}",
         "B": f"{found.b} {found.error_b:.1f}",
         "A − B, points": f"{d.value:+.1f} [{d.low:+.1f}, {d.high:+.1f}]",

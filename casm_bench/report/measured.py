@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..protocols import in_order
+from ..protocols import BoxRule, in_order
 from ..records import Record
 from ..statistics import Estimate, mean_error
 from .published import Published, find_row, table1_rows
@@ -50,8 +50,14 @@ class Measurement:
     error: Estimate
     seeds: tuple[int, ...]
     policy: str  # where the threshold comes from
-    tuned_on: str
+    rule: str  # the box rule with its threshold, of each seed if they differ
+    tuned_on: str  # and on how many images
     verdict: Verdict | None  # on the method's row in Table 1; None without one, and for a source
+
+    @property
+    def renamed(self) -> bool:
+        """Whether policy or rule are not those of the method or of a named protocol."""
+        return "@" in self.protocol
 
 
 def measurements(records: Sequence[Record], rows: Mapping[str, Published]) -> list[Measurement]:
@@ -207,9 +213,15 @@ def _measurement(
         ),
         seeds=tuple(record.seed for record in records),
         policy=results[-1]["policy"],
-        tuned_on=results[-1]["tuned_on"] or "",
+        rule="; ".join(dict.fromkeys(str(BoxRule(**result["rule"])) for result in results)),
+        tuned_on=_tuned_on(results[-1]),
         verdict=judge(records, row, same_images=same_images) if row and not source else None,
     )
+
+
+def _tuned_on(result: Mapping[str, Any]) -> str:
+    images = f", {result['tuned_images']:,} images" if "tuned_images" in result else ""
+    return f"{result['tuned_on'] or ''}{images}"
 
 
 def verdicts(

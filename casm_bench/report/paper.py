@@ -101,7 +101,7 @@ def _figures(
     with drawn_alike():
         if blocks := figure1_blocks(records, found, results):
             figures["figure1"] = figure1(blocks)
-        if whole := [m for m in found if not (m.variant or m.source)]:
+        if whole := [m for m in found if not (m.variant or m.source or m.renamed)]:
             figures["le"] = error_figure(whole)
         figures |= {name: sweep_figure(sweep) for name, sweep in sweeps.items()}
         return {

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ..protocols import in_order
+from ..protocols import column_title, in_order
 from ..records import Record
 from ..statistics import Estimate
 from .measured import CONTROL, Measurement, Setting, group_by, measurements, runs
@@ -60,8 +60,8 @@ def make_tables(records: Sequence[Record], rows: Mapping[str, Published]) -> lis
     `rows` are the published rows of Table 1, in the paper's order.
     """
     found = measurements(records, rows)
-    sources = [m for m in found if m.source and not m.variant]
-    variants = [m for m in found if m.variant and not m.source]
+    sources = [m for m in found if m.source and not (m.variant or m.renamed)]
+    variants = [m for m in found if m.variant and not (m.source or m.renamed)]
     listings = []
     if sources:
         caption = "The runs of Table 1 by source of the images. LE in %, 95 % Wilson interval."
@@ -73,7 +73,10 @@ def make_tables(records: Sequence[Record], rows: Mapping[str, Published]) -> lis
         )
         listings.append(_listing("variants", caption, "what differs", variants))
     whole = [m for m in found if not (m.source or m.variant)]
-    return [main_table(whole, rows), *listings, *_measure_tables(records)]
+    usual = [m for m in whole if not m.renamed]
+    if others := [m for m in found if m.renamed and not m.source]:
+        listings.append(_policy_table(others))
+    return [main_table(usual, rows), *listings, *_measure_tables(records)]
 
 
 # --- Table 1 ----------------------------------------------------------------------------------
@@ -89,7 +92,7 @@ def main_table(found: Sequence[Measurement], rows: Mapping[str, Published]) -> T
     controls = [Line(m.title, None, m.method) for m in others if m.family == CONTROL]
     columns = [Column("method"), Column("published")]
     for setting, measured in by_setting.items():
-        titles = (*_protocols(measured), PER_SEED, VERDICT)
+        titles = (*_titles(measured), PER_SEED, VERDICT)
         columns += [Column(title, str(setting)) for title in titles]
     return Table(
         label="table1",
@@ -134,6 +137,12 @@ def published_cell(published: Published | None) -> Cell:
     if published is None:
         return EMPTY
     return (f"{published.value:.1f}{'' if published.protocol == 'casm' else ELSEWHERE}",)
+
+
+def _titles(found: Sequence[Measurement]) -> list[str]:
+    """Column titles of `_protocols`; upper bounds are marked."""
+    oracles = {m.protocol for m in found if m.policy == "oracle"}
+    return [column_title(name, "oracle" if name in oracles else "") for name in _protocols(found)]
 
 
 def _protocols(found: Iterable[Measurement]) -> list[str]:
@@ -219,7 +228,7 @@ def _policies(found: Sequence[Measurement]) -> str:
 
 def _listing(label: str, caption: str, heading: str, found: Sequence[Measurement]) -> Table:
     protocols = _protocols(found)
-    titles = ("data", heading, "method", *protocols, PER_SEED)
+    titles = ("data", heading, "method", *_titles(found), PER_SEED)
     grouped = group_by(found, lambda m: (m.setting, m.source or m.change, m.method))
     return Table(
         label=label,
@@ -236,6 +245,30 @@ def _listing(label: str, caption: str, heading: str, found: Sequence[Measurement
             for (setting, which, _), same in sorted(grouped.items(), key=lambda item: item[0][:2])
         ],
     )
+
+
+def _policy_table(found: Sequence[Measurement]) -> Table:
+    """A line per number: there are as many combinations of policy and rule as one likes."""
+    titles = ("data", "method", "what differs", "protocol", "box rule", "tuned on", "LE", PER_SEED)
+    rows = [
+        [
+            (str(m.setting),),
+            (m.title,),
+            (m.change or DASH,),
+            (column_title(m.protocol, m.policy),),
+            (m.rule,),
+            (m.tuned_on or DASH,),
+            error_cell(m.error),
+            _size_cell([m]),
+        ]
+        for m in sorted(found, key=lambda m: (m.setting, m.change, m.protocol))
+    ]
+    caption = (
+        "Other threshold policies and box rules, the same for every method. Policy oracle chooses "
+        "its threshold on the evaluated images: an upper bound, not a result. LE in %, 95 % Wilson "
+        "interval."
+    )
+    return Table("policies", caption, [Column(title) for title in titles], rows)
 
 
 @dataclass(frozen=True)
@@ -512,14 +545,15 @@ def final_table(records: Sequence[Record], rows: Mapping[str, Published]) -> lis
     """What a run prints at its end: a line per method, all with the same columns in order."""
     found = measurements(records, rows)
     protocols = _protocols(found)
-    return [_final_line(setting, same, found, protocols, rows) for setting, same in runs(records)]
+    titles = dict(zip(protocols, _titles(found), strict=True))
+    return [_final_line(setting, same, found, titles, rows) for setting, same in runs(records)]
 
 
 def _final_line(
     setting: Setting,
     records: Sequence[Record],
     found: Sequence[Measurement],
-    protocols: Sequence[str],
+    titles: Mapping[str, str],  # by protocol
     rows: Mapping[str, Published],
 ) -> dict[str, str]:
     first = records[0]
@@ -528,11 +562,11 @@ def _final_line(
         for m in found
         if (m.setting, m.method, m.variant, m.source) == (setting, first.method, first.variant, "")
     ]
-    errors = (" ".join(cell[:2]) for cell in _error_cells(own, protocols))
+    errors = (" ".join(cell[:2]) for cell in _error_cells(own, list(titles)))
     published = find_row(first.facts.get("published"), rows)
     return {
         "method": first.title,
-        **{f"LE {name}": error for name, error in zip(protocols, errors, strict=True)},
+        **{f"LE {name}": error for name, error in zip(titles.values(), errors, strict=True)},
         "published": published_cell(published)[0],
         "images × seeds": _size_cell(own)[0],
         "seconds": _sum_of_costs(records),

@@ -148,7 +148,7 @@ def test_protocols_differ_in_grey_too(a_record, rows):
     found = measurements([a_record(protocols=("casm", "warp", "wsol"))], rows)
     figure = error_figure(found)
     assert [text.get_text() for text in figure.legends[0].texts] == [
-        *("casm", "warp", "wsol", "published"),
+        *("casm", "warp", "wsol (upper bound)", "published"),
     ]
     shapes = {handle.get_marker() for handle in figure.legends[0].legend_handles[:3]}
     assert len(shapes) == 3

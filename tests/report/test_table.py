@@ -21,6 +21,8 @@ from casm_bench.report.table import (
     to_markdown,
 )
 
+GROUP = {"localization_error": 20.0, "interval": [0, 100], "n_images": 40}
+
 
 def main(records, rows):
     whole = [m for m in measurements(records, rows) if not (m.variant or m.source)]
@@ -107,6 +109,30 @@ def test_the_caption_tells_oracle_thresholds_apart(a_record, rows):
     assert "own, nothing tuned (casm); oracle, best on the evaluated images (wsol)" in caption
 
 
+def test_upper_bounds_are_marked_in_every_table(a_record, rows):
+    records = [a_record(protocols=("casm", "wsol"), groups={"web": GROUP})]
+    table1, sources, *_ = make_tables(records, rows)
+    for table in (table1, sources):
+        assert "wsol (upper bound)" in [column.title for column in table.columns]
+    assert "LE wsol (upper bound)" in final_table(records, rows)[0]
+    assert "LE wsol" not in final_table(records, rows)[0]
+
+
+def test_other_policies_have_a_table_of_their_own(a_record, rows):
+    made = a_record("casm", protocols=("casm", "wsol"))
+    rule = {"kind": "value", "alpha": 0.35, "component": "largest", "connectivity": 4}
+    tuned = made.protocols["casm"] | {"policy": "tuned", "tuned_on": "x held-out"}
+    tuned |= {"tuned_images": 5000, "rule": rule | {"empty": "fail"}}
+    bound = made.protocols["wsol"] | {"rule": rule | {"empty": "fail"}}
+    others = {"casm@tuned": tuned, "casm@oracle": bound}
+    table1, policies, *_ = make_tables([replace(made, protocols=made.protocols | others)], rows)
+    assert not [column for column in table1.columns if "@" in column.title]
+    assert [first_lines(row)[3:6] for row in policies.rows] == [
+        ["casm@oracle (upper bound)", "value 0.35, largest", "–"],
+        ["casm@tuned", "value 0.35, largest", "x held-out, 5,000 images"],
+    ]
+
+
 def test_subsets_stay_out_of_table_1(a_record, rows):
     config = a_record().config | {"limit": 10}
     subset = a_record("grad", 5, 10, variant="0123abcd", config=config)
@@ -126,8 +152,7 @@ def test_only_a_subset_still_gives_a_table(a_record, rows):
 
 
 def test_sources_are_listed_apart(a_record, rows):
-    web = {"localization_error": 20.0, "interval": [0, 100], "n_images": 40}
-    sources = make_tables([a_record(protocols=("casm",), groups={"web": web})], rows)[1]
+    sources = make_tables([a_record(protocols=("casm",), groups={"web": GROUP})], rows)[1]
     assert first_lines(sources.rows[0])[1:] == ["web", "CASM", "20.0", "40 × 1"]
 
 
