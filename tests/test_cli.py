@@ -46,7 +46,7 @@ def test_help_and_lists_import_nothing_heavy(arguments):
 
 def test_help_names_every_command():
     text = casm_bench("--help").stdout
-    assert all(command in text for command in ("run", "list", "score", "paper"))
+    assert all(command in text for command in ("run", "list", "score", "compare", "paper"))
 
 
 @pytest.mark.parametrize(
