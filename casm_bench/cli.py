@@ -253,6 +253,35 @@ class Compare:
 
 
 @dataclass
+class ContactSheet:
+    """Draw records' pictures side by side: original, masked in, masked out, inpainted.
+
+    Pictures that may not be passed on, such as ImageNet's, are there only on the machine that
+    measured the record, in the cache.
+    """
+
+    records: Annotated[list[Path], tyro.conf.Positional]
+    """Record files (.json) of the same data and seed, a block of columns each."""
+    results: Path = DEFAULT_RESULTS
+    """Folder that the records are in."""
+    out: Path = Path("contact-sheet.png")
+    """File to write; its ending says the format, png or pdf."""
+
+    def __call__(self) -> None:
+        from .files import write_atomically
+        from .records import load_record
+        from .report.figures import contact_sheet, drawn_alike, render
+
+        kind = self.out.suffix.lstrip(".")
+        if kind not in ("png", "pdf"):
+            raise UsageError(f"--out {self.out}: the file's name must end in .png or .pdf.")
+        with drawn_alike():
+            figure = contact_sheet([load_record(path) for path in self.records], self.results)
+            write_atomically(self.out, render(figure, kind))
+        print(self.out)
+
+
+@dataclass
 class Paper:
     """Write Table 1 and the figures anew from the records; trains nothing."""
 
@@ -275,6 +304,7 @@ COMMANDS = {
     "list": List,
     "score": Score,
     "compare": Compare,
+    "contact-sheet": ContactSheet,
     "paper": Paper,
 }
 

@@ -180,13 +180,29 @@ def save_record(
     path = record.path(results)
     shown = None
     if showcase is not None:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **showcase)
-        shown = _write_hashed(path.with_suffix(".npz"), buffer.getvalue())
+        shown = _write_hashed(path.with_suffix(".npz"), _npz(showcase))
     scores = write_per_image(path.with_suffix(".parquet"), per_image)
     record = replace(record, per_image=scores, showcase=shown)
     write_atomically(path, to_json(record).encode())
     return record
+
+
+def save_private_showcase(
+    record: Record, results: Path, showcase: Mapping[str, np.ndarray]
+) -> None:
+    """Keep pictures that may not be passed on in the cache, away from the record."""
+    write_atomically(_private_showcase(record, results), _npz(showcase))
+
+
+def _private_showcase(record: Record, results: Path) -> Path:
+    inside = record.path(results).relative_to(results).with_suffix(".npz")
+    return Path(results) / CACHE / "showcases" / inside
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def _write_hashed(path: Path, content: bytes) -> HashedFile:
@@ -300,21 +316,27 @@ def is_complete(path: Path, key: str) -> bool:
     return record.key == key and record.per_image is not None
 
 
-def load_showcase(record: Record, results: Path) -> dict[str, np.ndarray] | None:
+def load_showcase(
+    record: Record, results: Path, private: bool = False
+) -> dict[str, np.ndarray] | None:
     """The pictures kept with a record, None if it kept none.
 
+    `private`: also those that may not be passed on, where this machine's cache still has them.
     Raises WorkError when they are missing or are not those that were measured.
     """
-    if record.showcase is None:
-        return None
     path = record.path(results)
-    content = _read_hashed(path, record.showcase)
+    if record.showcase is not None:
+        return _arrays(_read_hashed(path, record.showcase), path.with_name(record.showcase["file"]))
+    hidden = _private_showcase(record, results)
+    return _arrays(hidden.read_bytes(), hidden) if private and hidden.is_file() else None
+
+
+def _arrays(content: bytes, path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, zipfile.BadZipFile) as error:
-        broken = path.with_name(record.showcase["file"])
-        raise WorkError(f"{broken} cannot be read ({error}): measure again.") from error
+        raise WorkError(f"{path} cannot be read ({error}): measure again.") from error
 
 
 def load_per_image(path: Path, record: Record) -> pa.Table:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,6 +16,7 @@ from casm_bench.cache import MapCache
 from casm_bench.cli import main
 from casm_bench.methods._algorithm1 import Game
 from casm_bench.pipeline import Bench, Request
+from casm_bench.pipeline.measurement import Measurement
 from casm_bench.records import load_records
 from casm_bench.training import _Checkpoint
 
@@ -199,6 +202,26 @@ def test_precision_is_in_the_key_only_where_it_is_not_fp32():
 
     assert not {"precision", "compile"} & set(fit(precision="fp32"))
     assert fit(precision="bf16")["precision"] == "bf16"
+
+
+def test_classes_seen_in_training_are_scored_apart():
+    measurement = object.__new__(Measurement)
+    measurement.facts = SimpleNamespace(trained=True)
+    measurement.dataset = SimpleNamespace(
+        classes="abc", labels_N=np.array([0, 1, 2, 1]), groups=["left", "left", "right", "left"]
+    )
+    train = SimpleNamespace(classes="abc", labels_N=np.array([1, 1]))
+    measurement.bench = SimpleNamespace(splits=SimpleNamespace(train=train))
+    # The picture at 2 could not be read.
+    scores = SimpleNamespace(hit_N=np.array([True, False, True]), index_N=np.array([0, 1, 3]))
+    found = measurement._groups(scores)
+    assert {name: (g["localization_error"], g["n_images"]) for name, g in found.items()} == {
+        "left": (pytest.approx(100 / 3), 3),
+        "classes unseen in training": (0.0, 1),
+        "classes seen in training": (50.0, 2),
+    }
+    train.labels_N = np.array([0, 1, 2])  # all were seen: nothing to tell apart
+    assert list(measurement._groups(scores)) == ["left"]
 
 
 METHOD = """

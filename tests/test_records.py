@@ -31,6 +31,7 @@ from casm_bench.records import (
     provenance,
     record_key,
     record_path,
+    save_private_showcase,
     save_record,
     to_json,
     write_per_image,
@@ -253,6 +254,16 @@ def test_a_saved_record_is_complete_for_its_key_only(saved, tmp_path):
 def test_a_record_without_its_files_is_incomplete(saved, tmp_path, suffix, damage):
     damage(saved.path(tmp_path).with_suffix(suffix))
     assert not is_complete(saved.path(tmp_path), saved.key)
+
+
+def test_private_pictures_stay_in_the_cache(tmp_path):
+    record = a_record()
+    save_private_showcase(record, tmp_path, SHOWCASE)
+    (file,) = tmp_path.rglob("*.npz")
+    assert file.relative_to(tmp_path).parts[:2] == ("cache", "showcases")
+    assert load_showcase(record, tmp_path) is None
+    shown = load_showcase(record, tmp_path, private=True)
+    assert all((shown[name] == SHOWCASE[name]).all() for name in SHOWCASE)
 
 
 def test_changed_showcases_are_refused(saved, tmp_path):

@@ -38,13 +38,20 @@ from ..metrics.scoring import (
 )
 from ..progress import progress
 from ..protocols import BoxRule, Protocol
-from ..records import Record, per_image_table, provenance, save_record
+from ..records import (
+    Record,
+    per_image_table,
+    provenance,
+    save_private_showcase,
+    save_record,
+)
 from ..statistics import error_interval
 
 if TYPE_CHECKING:
     from .bench import Bench
 
-SHOWCASE_IMAGES = 8  # kept with a record for Figure 1, chosen by seed
+SHOWCASE_IMAGES = 10  # kept with a record for Figure 1 and contact sheets, chosen by seed
+CLASSES_SEEN, CLASSES_UNSEEN = "classes seen in training", "classes unseen in training"
 
 
 class Measurement:
@@ -103,7 +110,11 @@ class Measurement:
             provenance=self._provenance(),
             cost=self.cost,
         )
-        return save_record(record, self.bench.request.out, per_image_table(columns), showcase)
+        table, out = per_image_table(columns), self.bench.request.out
+        if showcase and not self.dataset.shareable:
+            save_private_showcase(record, out, showcase)
+            showcase = None
+        return save_record(record, out, table, showcase)
 
     # --- fitting ------------------------------------------------------------------------------
 
@@ -317,7 +328,7 @@ class Measurement:
         frame, maps = next(iter(self.caches.items()))
         metrics = self._mask_metrics(maps, frame)
         metrics |= self._masked_accuracy(maps, frame)
-        return metrics, self._showcase(maps, frame) if self.dataset.shareable else None
+        return metrics, self._showcase(maps, frame)
 
     def _mask_metrics(self, maps: MapCache, frame: str) -> dict[str, float]:
         facts = self.facts
@@ -370,7 +381,7 @@ class Measurement:
         return torch.from_numpy(np.stack(masks)).to(self.bench.device)
 
     def _showcase(self, maps: MapCache, frame: str) -> dict[str, np.ndarray]:
-        """Eight pictures drawn by the seed alone, the same for every method of this seed."""
+        """Some pictures drawn by the seed alone, the same for every method of this seed."""
         rng = np.random.default_rng([self.bench.seed, len(self.dataset)])
         count = min(SHOWCASE_IMAGES, len(self.dataset))
         chosen = np.sort(rng.permutation(len(self.dataset))[:count]).tolist()
@@ -404,7 +415,7 @@ class Measurement:
             "hits": hits,
             **values,
         }
-        return summary | ({"groups": self._groups(scores)} if self.dataset.groups else {})
+        return summary | ({"groups": groups} if (groups := self._groups(scores)) else {})
 
     def _policy(self, protocol: Protocol) -> dict[str, object]:
         """Where the threshold comes from, and whose boxes it has seen."""
@@ -421,11 +432,24 @@ class Measurement:
         return policy
 
     def _groups(self, scores: Scores) -> dict[str, dict[str, object]]:
-        group_N = np.array([self.dataset.groups[i] for i in scores.index_N])
-        return {
-            group: _group_summary(scores.hit_N[group_N == group])
-            for group in dict.fromkeys(group_N.tolist())
-        }
+        """Scores of the data's sources apart, and of classes that training showed or did not."""
+        columns = [self.dataset.groups] if self.dataset.groups else []
+        if self.facts.trained and (seen := self._seen_in_training()):
+            columns.append(seen)
+        found = {}
+        for names in columns:
+            group_N = np.array([names[i] for i in scores.index_N])
+            for group in dict.fromkeys(group_N.tolist()):
+                found[group] = _group_summary(scores.hit_N[group_N == group])
+        return found
+
+    def _seen_in_training(self) -> list[str]:
+        """Per evaluated picture, whether its class was trained on; empty where all were."""
+        train = self.bench.splits.train
+        if train is None or len(train.classes) != len(self.dataset.classes):
+            return []
+        seen_N = np.isin(self.dataset.labels_N, train.labels_N)
+        return [] if seen_N.all() else [CLASSES_SEEN if seen else CLASSES_UNSEEN for seen in seen_N]
 
     def _provenance(self) -> dict[str, object]:
         has_pixels = self.dataset.has_pixels

@@ -120,13 +120,35 @@ def figure1_blocks(
     return []
 
 
-def _shared_pictures(records: Sequence[Record], results: Path) -> list[Block]:
-    showcases = [load_showcase(record, results) for record in records]
+def contact_sheet(records: Sequence[Record], results: Path) -> Figure:
+    """What Figure 1 shows, for any records and every picture they share, private ones included.
+
+    Raises WorkError where a record has no pictures here, or no picture is shared.
+    """
+    for record in records:
+        if load_showcase(record, results, private=True) is None:
+            raise WorkError(
+                f"{record.path(results)} has no pictures on this machine: its data may not be "
+                "passed on, so they are only in the cache of the machine that measured it."
+            )
+    blocks = _shared_pictures(records, results, most=None, private=True)
+    if not blocks:
+        raise WorkError("These records share no picture: take some of the same data and seed.")
+    return figure1(blocks)
+
+
+def _shared_pictures(
+    records: Sequence[Record],
+    results: Path,
+    most: int | None = FIGURE1_PICTURES,
+    private: bool = False,
+) -> list[Block]:
+    showcases = [load_showcase(record, results, private) for record in records]
     positions = [{str(n): i for i, n in enumerate(case["names"])} for case in showcases]
     shared = [name for name in positions[0] if all(name in p for p in positions)]
     blocks = []
     for record, case, position in zip(records, showcases, positions, strict=True):
-        chosen = [position[name] for name in shared[:FIGURE1_PICTURES]]
+        chosen = [position[name] for name in shared[:most]]
         blocks.append(Block(record.title, case["images"][chosen], case["binary"][chosen]))
     if any(not np.array_equal(blocks[0].images, block.images) for block in blocks):
         files = " and ".join(str(r.path(results).with_name(r.showcase["file"])) for r in records)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from casm_bench.errors import WorkError
-from casm_bench.records import load_records, save_record
+from casm_bench.records import load_records, save_private_showcase, save_record
 from casm_bench.report import figures
 from casm_bench.report.figures import (
     Block,
+    contact_sheet,
     drawn_alike,
     error_figure,
     figure1,
@@ -102,6 +103,24 @@ def test_pictures_are_matched_by_name(tmp_path, rows, a_record, a_showcase, scor
     casm, baseline = blocks_of(tmp_path, rows)
     assert (casm.images == a_showcase(["p", "r"], 1)["images"]).all()
     assert (baseline.images == casm.images).all()
+
+
+def test_a_contact_sheet_shows_every_shared_picture_private_ones_too(
+    tmp_path, a_record, a_showcase, scores
+):
+    records = [a_record("casm"), a_record("baseline")]
+    for record in records:
+        save_record(record, tmp_path, scores)
+        save_private_showcase(record, tmp_path, a_showcase(list("abcdefghij"), 5, size=32))
+    figure = contact_sheet(records, tmp_path)
+    panels = [axes.images[0].get_array() for axes in figure.axes]
+    assert [panel.shape for panel in panels] == [(4 * 33 - 1, 10 * 33 - 1, 3)] * 2
+
+
+def test_a_contact_sheet_without_pictures_is_explained(tmp_path, a_record, scores):
+    record = save_record(a_record("casm"), tmp_path, scores)
+    with pytest.raises(WorkError, match="no pictures on this machine"):
+        contact_sheet([record], tmp_path)
 
 
 def test_at_most_seven_pictures_are_shown(tmp_path, rows, a_record, a_showcase, scores):
