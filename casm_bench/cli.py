@@ -61,6 +61,8 @@ class Run:
     """Where networks run; auto takes a GPU if there is one."""
     out: Path = DEFAULT_RESULTS
     """Folder for records; checkpoints and maps go to its subfolder cache."""
+    cache_limit_gb: float = 50.0
+    """How much disk maps may take; those longest unused are removed first."""
     fresh: bool = False
     """Measure again what already has a complete record, from the first step of training."""
     set: list[str] = field(default_factory=list)
@@ -68,13 +70,36 @@ class Run:
 
     def __call__(self) -> None:
         from . import pipeline
-        from .settings import parse_settings
 
-        asked = {name: value for name, value in vars(self).items() if name != "set"}
-        asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
-        request = pipeline.Request(**asked, settings=parse_settings(self.set))
-        records = pipeline.run(request, announce=_say)
+        records = pipeline.run(_request(vars(self)), announce=_say)
         _print_results(records, self.out)
+
+
+@dataclass
+class Metrics(Run):
+    """Add metrics to a finished run, from its cached maps; name the run by its own options."""
+
+    families: list[str] = field(default_factory=lambda: ["all"])
+    """Families from `list metrics`, or all."""
+    images: int | None = None
+    """Only so many images, drawn by the seed, for what is slow."""
+    classifiers: list[str] = field(default_factory=list)
+    """For the family masked: classifiers beside the run's own, NAME or NAME:WEIGHTS."""
+    controls: bool = False
+    """Also add to the control rows."""
+
+    def __call__(self) -> None:
+        from . import pipeline
+
+        added = {"families", "images", "classifiers"}
+        request = _request({k: v for k, v in vars(self).items() if k not in added})
+        if self.controls:
+            request = pipeline.with_controls(request)
+        asked = (tuple(self.families), self.images, tuple(self.classifiers))
+        records = pipeline.measure_more(pipeline.MoreRequest(request, *asked), _say)
+        for record in records:
+            for name, value in sorted(record.metrics.items()):
+                print(f"{record.method}, seed {record.seed}: {name} {value:.4g}")
 
 
 @dataclass
@@ -82,9 +107,10 @@ class List:
     """List what there is to choose from."""
 
     what: Annotated[
-        Literal["methods", "data", "recipes", "protocols", "policies"], tyro.conf.Positional
+        Literal["methods", "data", "recipes", "protocols", "policies", "metrics"],
+        tyro.conf.Positional,
     ]
-    """methods, data, recipes, protocols or policies."""
+    """methods, data, recipes, protocols, policies or metrics."""
     json: bool = False
     """As JSON, with every declared fact."""
 
@@ -138,6 +164,20 @@ class Score:
 
 
 @dataclass
+class ClearCache:
+    """Remove the cache of runs: maps, fitted methods, trained classifiers. Records stay."""
+
+    out: Path = DEFAULT_RESULTS
+    """The folder that runs were written to."""
+
+    def __call__(self) -> None:
+        from .cache import clear
+
+        freed = clear(self.out / "cache")
+        print(f"{self.out / 'cache'}: {freed / 1e6:,.1f} MB freed")
+
+
+@dataclass
 class Compare:
     """Compare two methods on the same images: paired difference, exact McNemar test, Holm."""
 
@@ -183,7 +223,15 @@ class Paper:
             print(path)
 
 
-COMMANDS = {"run": Run, "list": List, "score": Score, "compare": Compare, "paper": Paper}
+COMMANDS = {
+    "run": Run,
+    "list": List,
+    "metrics": Metrics,
+    "score": Score,
+    "compare": Compare,
+    "paper": Paper,
+    "clear-cache": ClearCache,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -211,6 +259,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("casm_bench: interrupted. The same command goes on from here.", file=sys.stderr)
         return 130
     return 0
+
+
+def _request(options: dict[str, Any]) -> Any:
+    """A run's request from the command line's options."""
+    from .pipeline import Request
+    from .settings import parse_settings
+
+    asked = {name: value for name, value in options.items() if name != "set"}
+    asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
+    return Request(**asked, settings=parse_settings(options["set"]))
 
 
 def _say(line: str) -> None:
@@ -247,12 +305,19 @@ def _listed_policies() -> list[dict[str, Any]]:
     return [{"name": name, "summary": summary} for name, summary in POLICIES.items()]
 
 
+def _listed_metrics() -> list[dict[str, Any]]:
+    from .metrics.catalog import METRICS
+
+    return [asdict(metric) for metric in METRICS.values()]
+
+
 _LISTED = {
     "methods": _listed_methods,
     "data": _listed_data,
     "recipes": _listed_recipes,
     "protocols": _listed_protocols,
     "policies": _listed_policies,
+    "metrics": _listed_metrics,
 }
 
 

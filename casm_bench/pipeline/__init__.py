@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from .. import registry
 from ..api import BoxMethod, SaliencyMethod
+from ..cache import MARKER
 from ..data.dataset import Dataset
 from ..errors import UsageError
 from ..files import write_atomically
@@ -20,9 +22,18 @@ from ..recipes import Pretraining, Recipe
 from ..records import Record
 from ..settings import check_fields
 from .bench import Bench
+from .more import MoreRequest, measure_more
 from .request import Request
 
-__all__ = ["Bench", "Request", "controls_for", "run"]
+__all__ = [
+    "Bench",
+    "MoreRequest",
+    "Request",
+    "controls_for",
+    "measure_more",
+    "run",
+    "with_controls",
+]
 
 log = logging.getLogger("casm_bench")
 
@@ -36,6 +47,12 @@ def controls_for(dataset: Dataset) -> dict[str, type[SaliencyMethod]]:
         for name, cls in classes.items()
         if dataset.has_pixels or issubclass(cls, BoxMethod)
     }
+
+
+def with_controls(request: Request) -> Request:
+    """The request with the control rows that its data allow among its methods."""
+    controls = controls_for(Bench(request, request.seeds[0]).evaluated)
+    return replace(request, methods=tuple(dict.fromkeys((*request.methods, *controls))))
 
 
 def run(request: Request, announce: Callable[[str], None] = log.info) -> list[Record]:
@@ -64,7 +81,9 @@ def _check_request(request: Request, methods: dict[str, type[SaliencyMethod]]) -
         raise UsageError("--methods names no method; `list methods` shows what there is.")
     if not request.seeds or min(request.seeds) < 0:
         raise UsageError("--seeds must be whole numbers from 0 on, at least one.")
-    marker = request.out / "cache" / "CACHEDIR.TAG"  # also keeps backups out of the cache
+    if request.cache_limit_gb < 0:
+        raise UsageError("--cache-limit-gb must be 0 or more.")
+    marker = request.out / "cache" / MARKER  # also keeps backups out of the cache
     write_atomically(marker, "Signature: 8a477f597d28d172789f06886806bc55\n")
 
 

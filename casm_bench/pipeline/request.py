@@ -31,6 +31,7 @@ class Request:
     controls: bool = False  # add the control rows that the data allow
     device: str = "auto"
     out: Path = Path("results")
+    cache_limit_gb: float = 50.0  # for saliency maps; those longest unused go first
     fresh: bool = False  # ignore records, checkpoints and maps of earlier runs
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # by method, data, recipe
 
