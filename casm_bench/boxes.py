@@ -162,7 +162,18 @@ def contour_box(mask_HW: np.ndarray) -> Box | None:
     )
     if not contours:
         return None
-    left, top, width, height = cv2.boundingRect(max(contours, key=cv2.contourArea))
+    return _around_contour(max(contours, key=cv2.contourArea), mask_HW)
+
+
+def contour_boxes(mask_HW: np.ndarray) -> np.ndarray:
+    """Bounding rectangles of all contours, those of holes included, int64 n×4 (wsolevaluation)."""
+    contours, _ = cv2.findContours(mask_HW.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+    boxes = [_around_contour(contour, mask_HW) for contour in contours]
+    return np.array(boxes, np.int64).reshape(-1, 4)
+
+
+def _around_contour(contour: np.ndarray, mask_HW: np.ndarray) -> Box:
+    left, top, width, height = cv2.boundingRect(contour)
     rows, columns = mask_HW.shape
     return left, top, min(left + width + 1, columns), min(top + height + 1, rows)
 

@@ -1,7 +1,13 @@
-"""Saliency maps on disk, one file per batch, so that an interrupted evaluation can go on."""
+"""Saliency maps on disk, one file per batch, so that an interrupted evaluation can go on.
+
+Maps lie in `<cache>/methods/<method>/maps/<data and frame>/`. Files carry checksums (CRC-32, as
+every zip file) and a damaged one counts as not there. `trim` keeps all of them below a limit.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import UsageError
 from .files import write_atomically
+
+MARKER = "CACHEDIR.TAG"  # says that a folder is a cache; nothing without it is ever cleared
 
 
 @dataclass
@@ -19,6 +28,8 @@ class MapCache:
     folder: Path
 
     def __post_init__(self) -> None:
+        if self.folder.exists():
+            os.utime(self.folder)  # so that `trim` knows when it was last of use
         self.skipped: dict[str, str] = {}  # name → reason, of pictures that could not be read
         self.seconds = 0.0  # spent on making the maps, over all sessions
         self.done: set[int] = set()
@@ -59,6 +70,46 @@ class MapCache:
         self.done.update(batch["index_B"].tolist())
         self.skipped.update({str(name): str(reason) for name, reason in batch["skipped"]})
         self.seconds += float(batch["seconds"])
+
+
+def trim(cache: Path, limit_bytes: float) -> list[Path]:
+    """Remove maps until what is left fits into `limit_bytes`, those longest unused first.
+
+    Fitted methods and classifiers stay. Returns the folders of maps that were removed.
+    """
+    folders = sorted(cache.glob("methods/*/maps/*"), key=_last_use)
+    sizes = {folder: size_of(folder) for folder in folders}
+    total, removed = sum(sizes.values()), []
+    for folder in folders:
+        if total <= limit_bytes:
+            break
+        shutil.rmtree(folder, ignore_errors=True)
+        total -= sizes[folder]
+        removed.append(folder)
+    return removed
+
+
+def _last_use(folder: Path) -> float:
+    return folder.stat().st_mtime
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def clear(cache: Path) -> int:
+    """Remove a cache with all it holds; returns how many bytes that were.
+
+    Raises UsageError for a folder that no run has marked as its cache.
+    """
+    if not cache.exists():
+        return 0
+    if not (cache / MARKER).is_file():
+        raise UsageError(f"{cache} is no cache of a run ({MARKER} is missing); it stays.")
+    size = size_of(cache)
+    shutil.rmtree(cache)
+    return size
 
 
 def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -67,6 +67,8 @@ class Run:
     """Folder for training statistics that TensorBoard shows (needs the extra `tensorboard`)."""
     out: Path = DEFAULT_RESULTS
     """Folder for records; checkpoints and maps go to its subfolder cache."""
+    cache_limit_gb: float = 50.0
+    """How much disk maps may take; those longest unused are removed first."""
     fresh: bool = False
     """Measure again what already has a complete record, from the first step of training."""
     set: list[str] = field(default_factory=list)
@@ -74,13 +76,9 @@ class Run:
 
     def __call__(self) -> None:
         from . import pipeline
-        from .settings import parse_settings
 
-        asked = {name: value for name, value in vars(self).items() if name != "set"}
-        asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
-        request = pipeline.Request(**asked, settings=parse_settings(self.set))
         try:
-            records = pipeline.run(request, announce=_say)
+            records = pipeline.run(_request(vars(self)), announce=_say)
         finally:
             processes.leave()
         if processes.is_first():
@@ -163,13 +161,41 @@ class ImportCasme:
 
 
 @dataclass
+class Metrics(Run):
+    """Add metrics to a finished run, from its cached maps; name the run by its own options."""
+
+    families: list[str] = field(default_factory=lambda: ["all"])
+    """Families from `list metrics`, or all."""
+    images: int | None = None
+    """Only so many images, drawn by the seed, for what is slow."""
+    classifiers: list[str] = field(default_factory=list)
+    """For the family masked: classifiers beside the run's own, NAME or NAME:WEIGHTS."""
+    controls: bool = False
+    """Also add to the control rows."""
+
+    def __call__(self) -> None:
+        from . import pipeline
+
+        added = {"families", "images", "classifiers"}
+        request = _request({k: v for k, v in vars(self).items() if k not in added})
+        if self.controls:
+            request = pipeline.with_controls(request)
+        asked = (tuple(self.families), self.images, tuple(self.classifiers))
+        records = pipeline.measure_more(pipeline.MoreRequest(request, *asked), _say)
+        for record in records:
+            for name, value in sorted(record.metrics.items()):
+                print(f"{record.method}, seed {record.seed}: {name} {value:.4g}")
+
+
+@dataclass
 class List:
     """List what there is to choose from."""
 
     what: Annotated[
-        Literal["methods", "data", "recipes", "protocols", "policies"], tyro.conf.Positional
+        Literal["methods", "data", "recipes", "protocols", "policies", "metrics"],
+        tyro.conf.Positional,
     ]
-    """methods, data, recipes, protocols or policies."""
+    """methods, data, recipes, protocols, policies or metrics."""
     json: bool = False
     """As JSON, with every declared fact."""
 
@@ -220,6 +246,20 @@ class Score:
             print(f"{column_title(name, scores['policy'])}: {error}, {rest}")
         if result["missing"]:
             print(f"{len(result['missing'])} pictures have no map; they are listed in {self.out}.")
+
+
+@dataclass
+class ClearCache:
+    """Remove the cache of runs: maps, fitted methods, trained classifiers. Records stay."""
+
+    out: Path = DEFAULT_RESULTS
+    """The folder that runs were written to."""
+
+    def __call__(self) -> None:
+        from .cache import clear
+
+        freed = clear(self.out / "cache")
+        print(f"{self.out / 'cache'}: {freed / 1e6:,.1f} MB freed")
 
 
 @dataclass
@@ -302,10 +342,12 @@ COMMANDS = {
     "show": Show,
     "import-casme": ImportCasme,
     "list": List,
+    "metrics": Metrics,
     "score": Score,
     "compare": Compare,
     "contact-sheet": ContactSheet,
     "paper": Paper,
+    "clear-cache": ClearCache,
 }
 
 
@@ -350,6 +392,16 @@ def _join_repeated(arguments: Sequence[str]) -> list[str]:
     return [word for option, values in said.items() for word in (option, *values) if word]
 
 
+def _request(options: dict[str, Any]) -> Any:
+    """A run's request from the command line's options."""
+    from .pipeline import Request
+    from .settings import parse_settings
+
+    asked = {name: value for name, value in options.items() if name != "set"}
+    asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
+    return Request(**asked, settings=parse_settings(options["set"]))
+
+
 def _say(line: str) -> None:
     if processes.is_first():
         print(line, file=sys.stderr, flush=True)
@@ -385,12 +437,19 @@ def _listed_policies() -> list[dict[str, Any]]:
     return [{"name": name, "summary": summary} for name, summary in POLICIES.items()]
 
 
+def _listed_metrics() -> list[dict[str, Any]]:
+    from .metrics.catalog import METRICS
+
+    return [asdict(metric) for metric in METRICS.values()]
+
+
 _LISTED = {
     "methods": _listed_methods,
     "data": _listed_data,
     "recipes": _listed_recipes,
     "protocols": _listed_protocols,
     "policies": _listed_policies,
+    "metrics": _listed_metrics,
 }
 
 

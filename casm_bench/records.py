@@ -77,6 +77,16 @@ class ProtocolResult(TypedDict):
     groups: NotRequired[dict[str, GroupResult]]
 
 
+class AddedMetrics(TypedDict):
+    """What `metrics` measured on the maps of a finished run; the means are among its metrics."""
+
+    intervals: dict[str, list]  # by metric: low, high, and wilson or bca
+    n_images: int  # all, or the first of a permutation drawn by the seed
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    per_image: HashedFile
+
+
 class HashedFile(TypedDict):
     """A file beside the record, and the SHA-256 of its bytes."""
 
@@ -104,6 +114,7 @@ class Record:
     training: list[dict[str, Any]] | None = None  # one entry per epoch
     findings: dict[str, Any] | None = None  # what fitting found out besides, such as a searched λ_r
     skipped: list[dict[str, str]] | None = None  # name and reason
+    added: dict[str, AddedMetrics] | None = None  # measured after the run, by family
     per_image: HashedFile | None = None  # filled in by save_record
     showcase: HashedFile | None = None
     schema: int = SCHEMA
@@ -203,6 +214,23 @@ def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
+
+
+def add_metrics(
+    record: Record, results: Path, family: str, added: dict[str, Any], table: pa.Table
+) -> Record:
+    """Write a record anew with the metrics of a family, and their values per image beside it.
+
+    `added` holds `metrics` (name → mean) and the other fields of AddedMetrics. What was measured
+    of the same family before is replaced. Raises WorkError when the folder cannot be written.
+    """
+    path = record.path(results)
+    per_image = write_per_image(path.with_suffix(f".{family}.parquet"), table)
+    metrics = record.metrics | added.pop("metrics")
+    families = (record.added or {}) | {family: added | {"per_image": per_image}}
+    record = replace(record, metrics=metrics, added=families)
+    write_atomically(path, to_json(record).encode())
+    return record
 
 
 def _write_hashed(path: Path, content: bytes) -> HashedFile:

@@ -108,6 +108,25 @@ def equivalence(
     return "different" if outside else "undecided"
 
 
+def mean_interval(values_N: np.ndarray) -> tuple[float, float, str]:
+    """95 % interval of a mean, and its method: `wilson` for rates, else `bca` (Efron 1987).
+
+    Values of 0 and 1 alone are a rate. The BCa bootstrap draws 2,000 times from a fixed seed;
+    where all values are equal, its bounds are that value.
+    """
+    from scipy.stats import bootstrap
+
+    values_N = np.asarray(values_N, float)
+    if np.isin(values_N, (0, 1)).all():
+        return *wilson(values_N.sum(), len(values_N)), "wilson"
+    if np.ptp(values_N) == 0:
+        return float(values_N[0]), float(values_N[0]), "bca"
+    rng = np.random.default_rng(0)
+    drawn = bootstrap((values_N,), np.mean, n_resamples=2000, batch=100, rng=rng, method="BCa")
+    low, high = drawn.confidence_interval
+    return float(low), float(high), "bca"
+
+
 # --- two methods on the same images -----------------------------------------------------------
 
 

@@ -36,7 +36,10 @@ RANK = {stage: rank for rank, layer in enumerate(LAYERS) for stage in layer}
 FOR_METHODS = {*FOUNDATIONS, "backbones", "training", "images", "methods"}
 FOR_REPORT = {*FOUNDATIONS, "statistics", "records", "report"}
 WITHOUT_TORCH = {"maps", "boxes", "metrics", "statistics", "records", "report"}
-ASKS_THE_CLASSIFIER = {"casm_bench.metrics.masked"}  # what it makes of masked images
+ASKS_THE_CLASSIFIER = {  # what it makes of masked images
+    "casm_bench.metrics.masked",
+    "casm_bench.metrics.faithfulness",
+}
 LIGHT = ("cli", "registry", "recipes", "protocols", "api", "data.catalog")
 HEAVY = {"torch", "pandas", "numpy"}
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
-from casm_bench.cache import MapCache
-from casm_bench.errors import WorkError
+from casm_bench.cache import MARKER, MapCache, clear, size_of, trim
+from casm_bench.cli import main
+from casm_bench.errors import UsageError, WorkError
 from casm_bench.files import write_atomically
 
 
@@ -57,3 +60,43 @@ def test_a_full_disk_as_torch_reports_it(tmp_path):
     with pytest.raises(WorkError, match="PytorchStreamWriter failed"):
         write_atomically(tmp_path / "fitted.pt", fails)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_single_flipped_bit_is_noticed(tmp_path):
+    fill(tmp_path / "maps")
+    path = tmp_path / "maps" / "00000000.npz"
+    content = bytearray(path.read_bytes())
+    content[content.index(b"maps_BHW.npy") + 150] ^= 1  # inside the array of maps
+    path.write_bytes(content)
+    assert MapCache(tmp_path / "maps").done == {2, 4}
+
+
+def test_the_maps_longest_unused_go_first(tmp_path):
+    folders = [tmp_path / "methods" / name / "maps" / "data" for name in ("old", "new", "newest")]
+    for age, folder in zip((300, 200, 100), folders, strict=True):
+        fill(folder)
+        os.utime(folder, (1e9 - age, 1e9 - age))
+    fitted = tmp_path / "methods" / "old" / "fitted.pt"
+    fitted.write_bytes(b"weights")
+    each = size_of(folders[0])
+    assert trim(tmp_path, 3 * each) == []
+    MapCache(folders[0])  # used again, and so the youngest
+    assert trim(tmp_path, 2 * each) == [folders[1]]
+    assert trim(tmp_path, 0) == [folders[2], folders[0]]
+    assert fitted.exists()
+
+
+def test_only_a_marked_cache_is_cleared(tmp_path, capsys):
+    cache = tmp_path / "cache"
+    fill(cache / "methods" / "m" / "maps" / "data")
+    record = tmp_path / "shapes" / "quick" / "m-seed0.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{}")
+    with pytest.raises(UsageError, match="no cache of a run"):
+        clear(cache)
+    (cache / MARKER).write_text("Signature: …")
+    assert main(["clear-cache", "--out", str(tmp_path)]) == 0
+    assert "MB freed" in capsys.readouterr().out
+    assert not cache.exists()
+    assert record.exists()
+    assert clear(cache) == 0

@@ -32,7 +32,9 @@ def casm_bench(*arguments, **options):
     )
 
 
-LISTS = [["list", what] for what in ("methods", "data", "recipes", "protocols")]
+LISTS = [
+    ["list", what] for what in ("methods", "data", "recipes", "protocols", "policies", "metrics")
+]
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], *LISTS])
@@ -46,7 +48,10 @@ def test_help_and_lists_import_nothing_heavy(arguments):
 
 def test_help_names_every_command():
     text = casm_bench("--help").stdout
-    assert all(command in text for command in ("run", "list", "score", "compare", "paper"))
+    assert all(
+        command in text
+        for command in ("run", "list", "metrics", "score", "compare", "paper", "clear-cache")
+    )
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from casm_bench.statistics import (
     exact_mcnemar,
     holm,
     mean_error,
+    mean_interval,
     minimum_detectable,
     wilson,
 )
@@ -100,6 +101,18 @@ def test_one_seed_has_the_same_interval_either_way():
 def test_mean_error_needs_images(errors, n_images):
     with pytest.raises(ValueError):
         mean_error(errors, n_images, same_images=True)
+
+
+def test_rates_and_other_means_have_intervals_of_their_own():
+    assert mean_interval(np.array([1, 0, 0, 1.0])) == (*wilson(2, 4), "wilson")
+    values = np.random.default_rng(0).gamma(2.0, size=400)
+    low, high, method = mean_interval(values)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert method == "bca"
+    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+    assert high - values.mean() > values.mean() - low  # the long tail lies above
+    assert mean_interval(values) == (low, high, method)
+    assert mean_interval(np.full(5, 0.3)) == (0.3, 0.3, "bca")
 
 
 # --- paired -----------------------------------------------------------------------------------

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..boxes import box_from_mask, byte_levels
+from ..boxes import box_from_mask, byte_levels, contour_boxes
 from ..protocols import Component, Protocol
 from .localization import Truth, score_against
+from .overlap import iou
 
 THRESHOLDS = np.arange(0, 1, 0.01)  # T; shares of the map's maximum, as in the source's script
 ALPHAS = {  # by kind of rule, what is tried; the first three as Fong & Vedaldi 2017
@@ -43,3 +44,40 @@ def best_threshold(box_NT4: np.ndarray, truth: Truth, protocol: Protocol) -> int
         score_against(box_N4, truth, protocol)["hit_N"].sum() for box_N4 in box_NT4.swapaxes(0, 1)
     ]
     return int(np.argmax(hits_T))
+
+
+IOUS = (0.3, 0.5, 0.7)  # of MaxBoxAccV2
+
+
+def best_overlaps(map_HW: np.ndarray, truth_n4: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """The best IoU of any contour with any true box at each of THRESHOLDS, float64 T.
+
+    `truth_n4` as annotated, in pixels of the frame, which the map fills.
+    """
+    levels_HW = byte_levels(map_HW)
+    highest = int(levels_HW.max())
+    return np.array(
+        [
+            _best_overlap(
+                contour_boxes(levels_HW > int(share * highest)), truth_n4, protocol, map_HW
+            )
+            for share in THRESHOLDS
+        ]
+    )
+
+
+def _best_overlap(
+    pred_P4: np.ndarray, truth_n4: np.ndarray, protocol: Protocol, map_HW: np.ndarray
+) -> float:
+    pairs_M4 = np.tile(truth_n4, (len(pred_P4), 1))  # every true box with every contour
+    owner_M = np.repeat(np.arange(len(pred_P4)), len(truth_n4))
+    return float(iou(pred_P4, pairs_M4, owner_M, map_HW.shape[::-1], protocol).max(initial=0.0))
+
+
+def hits_at_best(overlap_NT: np.ndarray, least: float) -> np.ndarray:
+    """Which images reach `least` at the threshold that serves most of them; bool N.
+
+    Their share is the source's accuracy for one IoU, found in hindsight.
+    """
+    hit_NT = overlap_NT >= least
+    return hit_NT[:, hit_NT.sum(axis=0).argmax()]

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .. import registry
 from ..api import BoxMethod, SaliencyMethod
+from ..cache import MARKER
 from ..data.dataset import Dataset
 from ..errors import UsageError
 from ..files import write_atomically
@@ -22,11 +24,24 @@ from ..records import Record
 from ..settings import check_fields
 from .bench import Bench
 from .imported import import_casme
+from .more import MoreRequest, measure_more
 from .ready import fitted_methods, saliency
 from .ready import show as _show
 from .request import Request
 
-__all__ = ["Bench", "Request", "controls_for", "import_casme", "load", "run", "saliency", "show"]
+__all__ = [
+    "Bench",
+    "MoreRequest",
+    "Request",
+    "controls_for",
+    "import_casme",
+    "load",
+    "measure_more",
+    "run",
+    "saliency",
+    "show",
+    "with_controls",
+]
 
 log = logging.getLogger("casm_bench")
 
@@ -40,6 +55,12 @@ def controls_for(dataset: Dataset) -> dict[str, type[SaliencyMethod]]:
         for name, cls in classes.items()
         if dataset.has_pixels or issubclass(cls, BoxMethod)
     }
+
+
+def with_controls(request: Request) -> Request:
+    """The request with the control rows that its data allow among its methods."""
+    controls = controls_for(Bench(request, request.seeds[0]).evaluated)
+    return replace(request, methods=tuple(dict.fromkeys((*request.methods, *controls))))
 
 
 def run(request: Request, announce: Callable[[str], None] = log.info) -> list[Record]:
@@ -97,7 +118,9 @@ def _check_request(request: Request, methods: dict[str, type[SaliencyMethod]]) -
         raise UsageError("--methods names no method; `list methods` shows what there is.")
     if not request.seeds or min(request.seeds) < 0:
         raise UsageError("--seeds must be whole numbers from 0 on, at least one.")
-    marker = request.out / "cache" / "CACHEDIR.TAG"  # also keeps backups out of the cache
+    if request.cache_limit_gb < 0:
+        raise UsageError("--cache-limit-gb must be 0 or more.")
+    marker = request.out / "cache" / MARKER  # also keeps backups out of the cache
     write_atomically(marker, "Signature: 8a477f597d28d172789f06886806bc55\n")
 
 

@@ -18,6 +18,7 @@ from ..backbones.arithmetic import Arithmetic
 from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
 from ..backbones.weights import IMAGENET_CLASSES, load_classifier
+from ..cache import trim
 from ..data.catalog import load_splits
 from ..data.dataset import Dataset, Splits
 from ..errors import UsageError
@@ -336,7 +337,10 @@ class Bench:
             announce(f"{name}, seed {self.seed}: {measured}, see {path}; --fresh repeats it")
             return record
         announce(f"{name}, seed {self.seed}: measuring on {len(self.evaluated)} pictures")
-        return Measurement(self, cls, config, key).record(where | {"variant": variant})
+        record = Measurement(self, cls, config, key).record(where | {"variant": variant})
+        if processes.is_first():
+            trim(self.cache, request.cache_limit_gb * 1e9)
+        return record
 
 
 def _hyperparameters(cls: type[SaliencyMethod], given: dict[str, object]) -> dict[str, object]:

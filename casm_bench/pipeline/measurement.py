@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -232,15 +233,9 @@ class Measurement:
         Of the evaluated pictures, unless others are given. Several processes deal the batches out
         among them. The batches are those of a single process, so the maps are the same, too.
         """
-        evaluated = pictures is None
-        pictures = self.dataset if evaluated else pictures
-        data_digest = self.bench.evaluated_digest if evaluated else pictures.digest()
-        cache = MapCache(self.folder / "maps" / short_hash([data_digest, frame, self.size]))
-        missing = [
-            i
-            for i, name in enumerate(pictures.names)
-            if i not in cache.done and name not in cache.skipped
-        ]
+        cache = self._cache_of(frame, pictures)
+        pictures = pictures or self.dataset
+        missing = self._missing(cache, pictures)
         if not (missing := processes.from_first(missing)):
             return cache
         size = self.bench.recipe.evaluation_batch_size
@@ -254,6 +249,17 @@ class Measurement:
                 bar.update(len(batch.indices_B))
         processes.wait()
         return MapCache(cache.folder) if processes.count() > 1 else cache
+
+    def _cache_of(self, frame: str, pictures: Dataset | None = None) -> MapCache:
+        data_digest = pictures.digest() if pictures else self.bench.evaluated_digest
+        return MapCache(self.folder / "maps" / short_hash([data_digest, frame, self.size]))
+
+    def _missing(self, cache: MapCache, pictures: Dataset) -> list[int]:
+        return [
+            i
+            for i, name in enumerate(pictures.names)
+            if i not in cache.done and name not in cache.skipped
+        ]
 
     def _batches(self, frame: str, indices: list[int] | None = None) -> Iterator[FrameBatch]:
         size = self.bench.recipe.evaluation_batch_size
@@ -353,7 +359,16 @@ class Measurement:
         return binarise(to_grid(map_HW, self.size, self.size, self.facts.upsample), rule)
 
     def _masked_accuracy(self, maps: MapCache, frame: str) -> dict[str, float]:
-        """Accuracy in percent of the run's classifier, not of the one that CASM trains on."""
+        """Accuracy in percent of the run's classifier, not of the one that CASM trains on.
+
+        Kept beside the maps: scoring them under another protocol asks no network again.
+        """
+        kept = maps.folder / f"masked-{short_hash(asdict(self.facts.rule))}.json"
+        if not kept.exists():
+            write_atomically(kept, json.dumps(self._measure_masked_accuracy(maps, frame)))
+        return json.loads(kept.read_text())
+
+    def _measure_masked_accuracy(self, maps: MapCache, frame: str) -> dict[str, float]:
         binary = {i: np.packbits(self._binary(map_HW)) for i, map_HW in maps}
         if not self._labels_fit():
             return {}

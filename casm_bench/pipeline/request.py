@@ -33,6 +33,7 @@ class Request:
     device: str = "auto"
     tensorboard: Path | None = None  # folder for training statistics, if they are wanted there
     out: Path = Path("results")
+    cache_limit_gb: float = 50.0  # for saliency maps; those longest unused go first
     fresh: bool = False  # ignore records, checkpoints and maps of earlier runs
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # by method, data, recipe
 

@@ -12,7 +12,7 @@ from casm_bench.boxes import predict_box
 from casm_bench.data.dataset import Dataset
 from casm_bench.maps import to_grid
 from casm_bench.metrics.scoring import score_maps
-from casm_bench.metrics.wsol import THRESHOLDS, sweep_boxes
+from casm_bench.metrics.wsol import THRESHOLDS, best_overlaps, hits_at_best, sweep_boxes
 from casm_bench.protocols import PROTOCOLS, BoxRule
 
 WSOL = PROTOCOLS["wsol"]
@@ -98,3 +98,66 @@ def test_a_constant_map_finds_nothing():
     scores = score_maps([(0, np.full((7, 7), 0.4))], made_up([(0, 0, 99, 99)]), WSOL, size=100)
     assert scores.summary()["n_without_box"] == 1
     assert not scores.hit_N.any()
+
+
+# --- MaxBoxAccV2 ------------------------------------------------------------------------------
+
+
+def two_blobs() -> np.ndarray:
+    """A large weak one and a small strong one, apart."""
+    map_HW = np.zeros((100, 100), np.float32)
+    map_HW[10:50, 10:50] = 0.4
+    map_HW[70:80, 70:80] = 1.0
+    return map_HW
+
+
+def test_any_contour_may_match_any_true_box():
+    # Contours reach one pixel beyond: 41×41 and 11×11. Inclusive true boxes of the same size.
+    truth_n4 = np.array([[70, 70, 80, 80], [10, 10, 50, 50]])
+    overlap_T = best_overlaps(two_blobs(), truth_n4, WSOL)
+    assert overlap_T == pytest.approx(1.0)  # below 0.4 either, above only the small one
+    small = best_overlaps(two_blobs(), truth_n4[1:], WSOL)
+    assert small[[0, 39]] == pytest.approx([1, 1])
+    assert small[[41, 99]] == pytest.approx([0, 0])
+
+
+def test_no_contour_overlaps_nothing():
+    assert not best_overlaps(np.zeros((9, 9), np.float32), np.array([[0, 0, 8, 8]]), WSOL).any()
+
+
+def test_the_threshold_is_chosen_for_each_iou_apart():
+    overlap_NT = np.array([[0.6, 0.35], [0.2, 0.35], [0.2, 0.35]])
+    assert hits_at_best(overlap_NT, 0.3).tolist() == [True, True, True]
+    assert hits_at_best(overlap_NT, 0.5).tolist() == [True, False, False]
+    assert hits_at_best(overlap_NT, 0.7).tolist() == [False, False, False]
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_overlaps_equal_the_slow_reimplementation(seed):
+    random = np.random.default_rng(seed)
+    map_HW = (random.integers(0, 4, (12, 12)) / 3).astype(np.float32)
+    x0, y0 = random.integers(0, 6, 2)
+    truth = [x0, y0, x0 + 5, y0 + 4]
+    overlap_T = best_overlaps(map_HW, np.array([truth]), WSOL)
+    levels_HW = (to_unit(map_HW) * 255).astype(np.uint8)
+    for t in (0, 30, 50, 90):
+        above_HW = (levels_HW > int(THRESHOLDS[t] * levels_HW.max())).astype(np.uint8)
+        found, _ = cv2.findContours(above_HW, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)
+        rectangles = [cv2.boundingRect(contour) for contour in found]
+        best = max((inclusive_iou(r, truth) for r in rectangles), default=0)
+        assert overlap_T[t] == pytest.approx(best)
+
+
+def to_unit(map_HW: np.ndarray) -> np.ndarray:
+    return (map_HW - map_HW.min()) / max(map_HW.max() - map_HW.min(), 1e-12)
+
+
+def inclusive_iou(rectangle: tuple[int, ...], truth: list[int]) -> float:
+    """wsolevaluation's own arithmetic: inclusive corners, +1 for every side."""
+    x, y, w, h = rectangle
+    box = [x, y, min(x + w, 11), min(y + h, 11)]
+    wide = max(0, min(box[2], truth[2]) - max(box[0], truth[0]) + 1)
+    high = max(0, min(box[3], truth[3]) - max(box[1], truth[1]) + 1)
+    areas = [(b[2] - b[0] + 1) * (b[3] - b[1] + 1) for b in (box, truth)]
+    return wide * high / (sum(areas) - wide * high)

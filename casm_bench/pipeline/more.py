@@ -1,0 +1,298 @@
+"""Metrics added to finished runs, from the maps in their cache: nothing is trained or mapped anew.
+
+Only families that ask a classifier run a network, and then a classifier alone, on images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from .. import registry
+from ..api import BoxMethod
+from ..backbones.classifier import Classifier
+from ..backbones.weights import load_classifier
+from ..data.frames import to_frame_mask
+from ..errors import UsageError, WorkError
+from ..files import short_hash
+from ..maps import to_grid
+from ..metrics.catalog import FAMILIES
+from ..metrics.faithfulness import insertion_deletion, saliency_metric
+from ..metrics.localization import true_boxes
+from ..metrics.masked import masked_pictures, ranks_of_labels
+from ..metrics.pixels import PixelAveragePrecision
+from ..metrics.pointing import pointing
+from ..metrics.wsol import IOUS, best_overlaps, hits_at_best
+from ..progress import progress
+from ..protocols import CASM, PROTOCOLS, get_protocol
+from ..records import Record, add_metrics, load_per_image, load_records
+from ..statistics import mean_interval
+from .bench import Bench
+from .measurement import Measurement
+from .request import Request
+
+Row = tuple[int, dict[str, float]]  # index of the image, and its values by metric
+
+IN_PERCENT = ("pointing", "max-box-acc", "top-classes", "masked")  # the others as they come
+ASK_THE_CLASSIFIER = ("top-classes", "masked", "insertion-deletion", "saliency-metric")
+
+
+@dataclass(frozen=True)
+class MoreRequest:
+    """What `metrics` was asked for, and the run that it belongs to."""
+
+    run: Request
+    families: tuple[str, ...]  # or `all`
+    images: int | None = None  # only so many, drawn by the seed
+    classifiers: tuple[str, ...] = ()  # beside the run's own, for `masked`: NAME or NAME:WEIGHTS
+
+
+def measure_more(asked: MoreRequest, announce: Callable[[str], None]) -> list[Record]:
+    """Add metrics to every record of a run, and return the records as they now are.
+
+    Raises UsageError for unknown families, WorkError for runs that are not finished or whose maps
+    cannot be had any more.
+    """
+    families = FAMILIES if asked.families == ("all",) else asked.families
+    if unknown := [name for name in families if name not in FAMILIES]:
+        raise UsageError(
+            f"There is no family of metrics {unknown[0]!r}. Known are: all, {', '.join(FAMILIES)}."
+        )
+    if asked.run.fresh or (asked.images is not None and asked.images < 1):
+        raise UsageError("`metrics` takes no --fresh, and --images of at least 1.")
+    classes = [registry.get(name) for name in asked.run.methods]
+    records = []
+    for seed in dict.fromkeys(asked.run.seeds):
+        bench = Bench(asked.run, seed)
+        judges = Judges(bench, asked.classifiers)
+        for cls in classes:
+            more = More(bench, cls, asked.images, judges)
+            for family in families:
+                announce(f"{cls.facts.name}, seed {seed}: {family}")
+                more.add(family, announce)
+            records.append(more.known)
+    return records
+
+
+class Judges:
+    """The classifiers that images are shown to, and what they made of the unmasked ones."""
+
+    def __init__(self, bench: Bench, names: Sequence[str]) -> None:
+        self.bench = bench
+        self.others = [self._load(*text.partition(":")[::2]) for text in names]
+        self.ranks: dict[str, dict[int, int]] = {}  # by frame and image, of the true class
+
+    def _load(self, name: str, weights: str) -> Classifier:
+        classifier = load_classifier(name, weights or "pretrained", self.bench.classes)
+        return classifier.to(self.bench.device).eval().requires_grad_(False)
+
+    def all(self) -> list[Classifier]:
+        """The run's own, then those named."""
+        return [self.bench.classifier, *self.others]
+
+    def ranks_in(self, frame: str) -> dict[int, int]:
+        """By image, how many classes the run's classifier finds more probable than the true one."""
+        if frame not in self.ranks:
+            data, size = self.bench.evaluated, self.bench.input_size
+            self.ranks[frame] = {}
+            with progress(len(data), "images", f"classes, {frame}") as bar:
+                for chunk in np.array_split(np.arange(len(data)), max(1, len(data) // 16)):
+                    pictures = np.stack([data.frame_image(i, frame, size) for i in chunk])
+                    rank_B = ranks_of_labels(self.bench.classifier, pictures, data.labels_N[chunk])
+                    self.ranks[frame] |= dict(zip(chunk.tolist(), rank_B.tolist(), strict=True))
+                    bar.update(len(chunk))
+        return self.ranks[frame]
+
+
+class More(Measurement):
+    """A finished run, and what else can be measured on its maps."""
+
+    def __init__(self, bench: Bench, cls: type, images: int | None, judges: Judges) -> None:
+        super().__init__(bench, cls, bench.config_of(cls), key="")
+        self.known = _finished(bench, cls, self.config)
+        self.judges = judges
+        self.frame = CASM.input_frame
+        self.images = images
+        chosen = np.random.default_rng(bench.seed).permutation(len(self.dataset))[:images]
+        self.chosen = set(chosen.tolist())
+        self.pooled: dict[str, float] = {}  # metrics that are no mean over images
+
+    def add(self, family: str, announce: Callable[[str], None]) -> None:
+        """Measure a family and write it into the record, or say why it does not apply."""
+        if reason := self._inapplicable(family):
+            announce(f"{self.facts.name}: no {family}, {reason}")
+            return
+        rows = list(getattr(self, f"_{family.replace('-', '_')}")())
+        names = [self.dataset.names[index] for index, _ in rows]
+        columns = {name: np.array([values[name] for _, values in rows]) for name in rows[0][1]}
+        scale = 100 if family in IN_PERCENT else 1
+        intervals = {}
+        for name, values_N in columns.items():
+            low, high, method = mean_interval(values_N)
+            intervals[name] = [scale * low, scale * high, method]
+        means = {name: scale * float(values_N.mean()) for name, values_N in columns.items()}
+        found = {
+            "metrics": means | {name: scale * value for name, value in self.pooled.items()},
+            "intervals": {k: v for k, v in intervals.items() if k not in self.pooled},
+            "n_images": len(rows),
+            "settings": {"images": self.images, "classifiers": self._judges_of(family)},
+            "provenance": self._provenance(),
+        }
+        table = pa.table({"name": names, **columns})
+        self.known = add_metrics(self.known, self.bench.request.out, family, found, table)
+
+    def _judges_of(self, family: str) -> list[str]:
+        if family not in ASK_THE_CLASSIFIER:
+            return []
+        judges = self.judges.all() if family == "masked" else [self.bench.classifier]
+        return [classifier.name for classifier in judges]
+
+    def _inapplicable(self, family: str) -> str:
+        if issubclass(self.cls, BoxMethod) and family != "top-classes":
+            return "it predicts boxes without a map"
+        if family == "pixels" and "object" not in self.dataset.evidence_parts:
+            return f"{self.dataset.name} has no masks of its objects"
+        asks = family in ASK_THE_CLASSIFIER
+        if asks and not (self.dataset.has_pixels and self._labels_fit()):
+            return "no classifier here knows these classes"
+        return ""
+
+    # --- maps ---------------------------------------------------------------------------------
+
+    def _chosen_maps(self, frame: str) -> Iterator[tuple[int, np.ndarray]]:
+        """Maps of the chosen images from the cache; made anew only if nothing must be trained."""
+        fitted = not self.facts.trained or (self.folder / "fitted.pt").exists()
+        cache = self._cache_of(frame)
+        if not self._missing(cache, self.dataset):
+            pass
+        elif fitted:
+            self._fit()
+            cache = self._maps_in(frame)
+        else:
+            raise WorkError(
+                f"The maps of {self.facts.name!r} are no longer in the cache, nor is what it "
+                "learned: repeat the run with --fresh."
+            )
+        with progress(len(self.chosen), "images", f"{self.facts.name}, {frame}") as bar:
+            for index, map_HW in cache:
+                if index in self.chosen:
+                    yield index, map_HW
+                    bar.update(1)
+
+    def _in_frame(self, map_HW: np.ndarray) -> np.ndarray:
+        return to_grid(map_HW, self.size, self.size, self.facts.upsample)
+
+    def _picture(self, index: int) -> np.ndarray:
+        return self.dataset.frame_image(index, self.frame, self.size)
+
+    def _normalised(self, index: int) -> torch.Tensor:
+        picture_HW3 = torch.from_numpy(self._picture(index)).to(self.bench.device)
+        return self.bench.classifier.normalize(picture_HW3.movedim(-1, 0)[None])[0]
+
+    # --- families -----------------------------------------------------------------------------
+
+    def _pointing(self) -> Iterator[Row]:
+        truth = true_boxes(self.dataset, CASM, self.size)
+        for index, map_HW in self._chosen_maps(self.frame):
+            yield index, dict(pointing(self._in_frame(map_HW), truth.of(index).boxes_M4))
+
+    def _max_box_acc(self) -> Iterator[Row]:
+        protocol = PROTOCOLS["wsol"]
+        truth = true_boxes(self.dataset, protocol, self.size)
+        indices, overlaps = [], []
+        frame = self.frame if self.bench.frames_agree else protocol.input_frame
+        for index, map_HW in self._chosen_maps(frame):
+            rows = slice(*truth.offsets[index : index + 2])
+            grid_HW = to_grid(map_HW, self.size, self.size, "cubic")
+            overlaps.append(best_overlaps(grid_HW, truth.boxes_M4[rows], protocol))
+            indices.append(index)
+        hits_NI = np.stack([hits_at_best(np.array(overlaps), least) for least in IOUS], axis=1)
+        for index, share in zip(indices, hits_NI.mean(axis=1).tolist(), strict=True):
+            yield index, {"max_box_acc_v2": share}
+
+    def _pixels(self) -> Iterator[Row]:
+        together = PixelAveragePrecision()
+        for index, map_HW in self._chosen_maps(self.frame):
+            object_HW = self.dataset.evidence(index)["object"]
+            object_HW = to_frame_mask(object_HW, self.frame, self.size)
+            alone = PixelAveragePrecision()
+            for gathered in (together, alone):
+                gathered.add(self._in_frame(map_HW), object_HW)
+            yield index, {"pxap": alone.value()}
+        self.pooled["pxap"] = together.value()
+
+    def _top_classes(self) -> Iterator[Row]:
+        path = self.known.path(self.bench.request.out)
+        table = load_per_image(path, self.known).select(["name", "protocol", "hit"]).to_pylist()
+        hits = {(row["name"], row["protocol"]): row["hit"] for row in table}
+        for index in sorted(self.chosen):
+            name, values = self.dataset.names[index], {}
+            if (name, CASM.name) not in hits:
+                continue  # a picture that could not be read
+            for protocol in self.known.protocols:
+                frame = get_protocol(protocol).input_frame
+                rank = self.judges.ranks_in(frame)[index]
+                missed = not hits[name, protocol]
+                values[f"official_metric ({protocol})"] = float(missed or rank >= 1)
+                values[f"top5_localization_error ({protocol})"] = float(missed or rank >= 5)
+            yield index, values
+
+    def _masked(self) -> Iterator[Row]:
+        for index, map_HW in self._chosen_maps(self.frame):
+            picture_HW3 = self._picture(index)
+            pictures = {"clean": picture_HW3}
+            pictures |= masked_pictures(picture_HW3, self._binary(map_HW))
+            labels_B = np.repeat(self.dataset.labels_N[index], len(pictures))
+            values = {}
+            for judge in self.judges.all():
+                rank_B = ranks_of_labels(judge, np.stack(list(pictures.values())), labels_B)
+                for kind, rank in zip(pictures, rank_B.tolist(), strict=True):
+                    values[f"{kind}_accuracy [{judge.name}]"] = float(rank == 0)
+            yield index, values
+
+    def _insertion_deletion(self) -> Iterator[Row]:
+        for index, map_HW in self._chosen_maps(self.frame):
+            image_CHW = self._normalised(index)
+            yield (
+                index,
+                dict(insertion_deletion(self.bench.classifier, image_CHW, self._in_frame(map_HW))),
+            )
+
+    def _saliency_metric(self) -> Iterator[Row]:
+        path = self.known.path(self.bench.request.out)
+        rows = load_per_image(path, self.known).to_pylist()
+        boxes = {
+            row["name"]: tuple(row[edge] for edge in ("x0", "y0", "x1", "y1"))
+            for row in rows
+            if row["protocol"] == CASM.name
+        }
+        for index in sorted(self.chosen):
+            box = boxes.get(self.dataset.names[index])
+            if box is None:
+                continue  # a picture that could not be read
+            label = int(self.dataset.labels_N[index])
+            judged = (self.bench.classifier, self._normalised(index), label)
+            yield index, {"saliency_metric": saliency_metric(*judged, box if any(box) else None)}
+
+
+def _finished(bench: Bench, cls: type, config: dict[str, object]) -> Record:
+    """The record of this very run; it may have been scored under other protocols."""
+    name, request = cls.facts.name, bench.request
+    wanted = _identity(config)
+    for record in load_records(request.out):
+        same = (record.method, record.seed, record.data) == (name, bench.seed, request.data)
+        if same and _identity(record.config) == wanted:
+            return record
+    raise WorkError(
+        f"There is no record of {name!r} with seed {bench.seed} and these settings in "
+        f"{request.out}: run it first, with the same options."
+    )
+
+
+def _identity(config: dict[str, object]) -> str:
+    """What decides the maps, without how they were scored."""
+    return short_hash({k: v for k, v in config.items() if k not in ("protocols", "tuning")})

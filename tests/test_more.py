@@ -1,0 +1,146 @@
+"""Metrics and protocols added to finished runs: from the cache, without asking a network."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from casm_bench.backbones.classifier import Classifier
+from casm_bench.cli import main
+from casm_bench.metrics.catalog import FAMILIES, METRICS
+from casm_bench.records import load_records
+
+SETTINGS = (
+    "--set",
+    "recipe.classifier=test_resnet",
+    "recipe.classifier_options={}",
+    "recipe.batch_size=8",
+    "pretraining.epochs=1",
+    "pretraining.batch_size=8",
+    "data.train=16",
+    "data.held_out=4",
+    "data.evaluated=10",
+    "casm.epochs=1",
+)
+METHODS = ("--no-controls", "--methods", "casm", "grad", "full")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("finished")
+    assert main(["run", *METHODS, "--out", str(out), *SETTINGS]) == 0
+    return out
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def more(out, *options, methods=METHODS):
+    return main(["metrics", *methods, "--out", str(out), *options, *SETTINGS])
+
+
+def refuse_networks(monkeypatch):
+    def asked(*arguments, **options):
+        raise AssertionError("a network was asked")
+
+    for name in ("forward", "with_features"):
+        monkeypatch.setattr(Classifier, name, asked)
+
+
+def records_of(out):
+    return {record.method: record for record in load_records(out)}
+
+
+def test_another_protocol_asks_no_network(copied, monkeypatch):
+    refuse_networks(monkeypatch)
+    before = records_of(copied)
+    protocols = ("--protocols", "wsol", "casm@oracle", "warp@fixed:0.2/mean,all")
+    assert main(["run", *METHODS, "--out", str(copied), *protocols, *SETTINGS]) == 0
+    for method, record in records_of(copied).items():
+        assert len(record.protocols) == 6
+        assert record.protocols["casm"] == before[method].protocols["casm"]
+        assert record.metrics == before[method].metrics
+
+
+def test_metrics_of_maps_ask_no_network(copied, monkeypatch, capsys):
+    refuse_networks(monkeypatch)
+    before = records_of(copied)
+    assert more(copied, "--families", "pointing", "max-box-acc", "pixels") == 0
+    assert "full: no pointing, it predicts boxes without a map" in capsys.readouterr().err
+    records = records_of(copied)
+    for method in ("casm", "grad"):
+        record = records[method]
+        assert record.key == before[method].key
+        assert record.protocols == before[method].protocols
+        new = set(record.metrics) - set(before[method].metrics)
+        assert new == {
+            *("pointing_game", "pointing_game_15px", "energy_pointing"),
+            *("max_box_acc_v2", "pxap"),
+        }
+        assert all(0 <= record.metrics[name] <= 100 for name in new)
+        added = record.added["pointing"]
+        low, high, how = added["intervals"]["pointing_game"]
+        assert (how, added["n_images"]) == ("wilson", 10)
+        assert low <= record.metrics["pointing_game"] <= high
+        table = pq.read_table(record.path(copied).with_name(added["per_image"]["file"]))
+        mean = 100 * np.mean(table["energy_pointing"].to_numpy())
+        assert record.metrics["energy_pointing"] == pytest.approx(mean)
+        assert added["provenance"]["data_sha256"] == record.provenance["data_sha256"]
+    assert records["full"] == before["full"]
+
+
+def test_metrics_that_ask_the_classifier(copied):
+    families = ("top-classes", "masked", "insertion-deletion", "saliency-metric")
+    assert more(copied, "--families", *families, "--images", "4") == 0
+    records = records_of(copied)
+    for record in records.values():
+        error = record.added["top-classes"]
+        assert error["n_images"] == 4
+        assert error["settings"]["images"] == 4
+        top1 = record.metrics["official_metric (casm)"]
+        assert top1 >= record.metrics["top5_localization_error (casm)"]
+    grad = records["grad"]
+    assert grad.added["masked"]["settings"]["classifiers"] == ["test_resnet"]
+    for name in ("clean", "masked_in", "masked_out", "inpainted"):
+        assert 0 <= grad.metrics[f"{name}_accuracy [test_resnet]"] <= 100
+    assert 0 <= grad.metrics["deletion_auc"] <= 1
+    assert grad.added["insertion-deletion"]["intervals"]["deletion_auc"][2] == "bca"
+    assert "saliency_metric" in grad.metrics
+
+
+def test_top_classes_agree_with_the_runs_own_clean_accuracy(copied):
+    assert more(copied, "--families", "top-classes", "masked") == 0
+    grad = records_of(copied)["grad"]
+    assert grad.metrics["clean_accuracy [test_resnet]"] == pytest.approx(
+        grad.metrics["clean_accuracy"]
+    )
+    for kind in ("masked_in", "masked_out"):
+        assert grad.metrics[f"{kind}_accuracy [test_resnet]"] == pytest.approx(
+            grad.metrics[f"{kind}_accuracy"], abs=10.1
+        )  # one of ten pictures may differ: its masked pixels are rounded to bytes
+
+
+def test_what_was_not_run_gets_no_metrics(copied, capsys):
+    assert more(copied, "--seeds", "7", "--families", "pointing") == 1
+    assert "run it first, with the same options" in capsys.readouterr().err
+    assert more(copied, "--families", "pointning") == 2
+    assert "Known are: all, pointing" in capsys.readouterr().err
+    assert more(copied, "--fresh") == 2
+
+
+def test_a_cleared_cache_is_only_a_loss_where_something_was_trained(copied, capsys):
+    shutil.rmtree(copied / "cache" / "methods")
+    grad, casm = (("--no-controls", "--methods", name) for name in ("grad", "casm"))
+    assert more(copied, "--families", "pointing", methods=grad) == 0
+    assert more(copied, "--families", "pointing", methods=casm) == 1
+    assert "repeat the run with --fresh" in capsys.readouterr().err
+
+
+def test_every_family_is_described():
+    assert {metric.family for metric in METRICS.values()} == {"run", *FAMILIES}
+    assert all(metric.summary and metric.source and metric.unit for metric in METRICS.values())
