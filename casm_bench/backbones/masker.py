@@ -37,11 +37,17 @@ class Decoder(nn.Module):
         """Mask_B1HW on feature 0's grid."""
         size = features[0].shape[-2:]
         narrowed = [
-            F.interpolate(narrow(feature), size=size, mode="bilinear", align_corners=False)
+            _enlarged(narrow(feature), size)
             for narrow, feature in zip(self.narrow, features[1:], strict=True)
         ]
         mask_logits_B1HW = self.final(torch.cat([features[0], *narrowed], dim=1))
         return torch.sigmoid(mask_logits_B1HW.float())  # the mask stays fp32 under autocast
+
+
+def _enlarged(feature_BCHW: Tensor, size: torch.Size) -> Tensor:
+    if feature_BCHW.shape[-2:] == size:  # feature 1 already has feature 0's grid
+        return feature_BCHW
+    return F.interpolate(feature_BCHW, size=size, mode="bilinear", align_corners=False)
 
 
 def enlarge(mask_B1HW: Tensor, images_BCHW: Tensor, mode: str = "nearest") -> Tensor:
