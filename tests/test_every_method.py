@@ -18,7 +18,12 @@ from casm_bench.protocols import BoxRule
 from casm_bench.training import TrainBatches
 
 SIZE, CLASSES, BATCH = 64, 8, 5
-SHORT = {"epochs": 1, "iterations": 5}  # where a method has such a field
+SHORT = {
+    "epochs": 1,
+    "iterations": 5,
+    "selector_steps": 2,
+    "mask_steps": 3,
+}  # where a method has such a field
 TABLE_1 = {None, "Baseline", "CASM", "ALN", "Mask", "Grad", "Masking model", "VGG, supervised"}
 
 every_method = pytest.mark.parametrize("name", registry.names())

@@ -204,6 +204,8 @@ class Bench:
         trained_here = self.recipe.weights == "scratch"
         if facts.trained or trained_here:
             _ = self.train_digest  # says what is missing where there are no training pictures
+        if facts.boxes == "training":
+            self._check_training_boxes(facts.name)
         if trained_here or issubclass(cls, BoxMethod):
             return
         shown = [self.splits.train] if facts.trained else []
@@ -215,6 +217,15 @@ class Bench:
                     f"{dataset.name!r}, which has {len(dataset.classes)}; {self.recipe.classifier} "
                     f"with weights {self.recipe.weights!r} knows {self.classes}."
                 )
+
+    def _check_training_boxes(self, method: str) -> None:
+        train = self.splits.train
+        if not any(len(boxes) for boxes in train.boxes):
+            raise UsageError(
+                f"Method {method!r} is supervised: it learns from true boxes, and the training "
+                f"pictures of {train.name!r} have none. Train it on others (--train-data NAME "
+                "--train-root PATH), such as shapes or tiny-imagenet, or leave it out."
+            )
 
     def make(self, cls: type[SaliencyMethod]) -> SaliencyMethod:
         """The method with this run's hyperparameters; network and state not yet fitted."""

@@ -90,7 +90,7 @@ class Measurement:
 
     def _train_and_keep(self, path: Path) -> None:
         recipe = self.bench.recipe
-        batches = training.TrainBatches(
+        batches = training.batches_for(self.facts)(
             self.bench.splits.train,
             self.method.classifier,
             recipe.batch_size,
