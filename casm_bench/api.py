@@ -34,6 +34,7 @@ __all__ = [
     "BoxRule",
     "Facts",
     "SaliencyMethod",
+    "added",
     "fong_rule",
     "lazy",
     "register",
@@ -68,12 +69,14 @@ class SaliencyMethod:
 
     `classifier` maps normalised images_BCHW to logits_BK and, through `with_features`, to five
     feature maps as well. It is shared between methods: whoever wants to change it, copies it.
-    `seed` decides everything random. `fit` may leave its mean statistics per epoch in `history`.
+    `seed` decides everything random. `fit` may leave its mean statistics per epoch in `history`,
+    and what else it found out, as plain values, in `findings`; both go into the record.
     """
 
     classifier: Classifier = field(repr=False)
     seed: int = field(default=0, kw_only=True)
     history: list[dict[str, float]] = field(default_factory=list, init=False, repr=False)
+    findings: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
     facts: ClassVar[Facts]  # set by @register
 
@@ -110,6 +113,15 @@ class BoxMethod(SaliencyMethod):
         `boxes="test"`. `images_BCHW` has no pixels (device "meta") for data sets without them.
         """
         raise NotImplementedError
+
+
+def added(default: object) -> object:
+    """A hyperparameter that came later, with the default under which nothing changed.
+
+    While it has its default it is no part of a record's key, so that records from before it
+    existed stay valid.
+    """
+    return field(default=default, metadata={"added": True})
 
 
 DECLARED: dict[str, type[SaliencyMethod]] = {}  # by name; `registry` finds the files that fill it

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from . import processes
 from .errors import CasmBenchError, UsageError
 from .recipes import DEFAULT_METHODS
 
@@ -47,10 +49,14 @@ class Run:
     """A timm name, if another one than the recipe's."""
     weights: str | None = None
     """A timm tag, a file with a state dict, pip (an installed package), or scratch."""
+    weights_from: Path | None = None
+    """Folder with a method fitted elsewhere (see import-casme), taken in place of training."""
     protocols: list[str] = field(default_factory=list)
     """Protocols beside casm, casm-clipped and warp, see `list protocols`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto takes a GPU if there is one."""
+    tensorboard: Path | None = None
+    """Folder for training statistics that TensorBoard shows (needs the extra `tensorboard`)."""
     out: Path = DEFAULT_RESULTS
     """Folder for records; checkpoints and maps go to its subfolder cache."""
     fresh: bool = False
@@ -65,8 +71,87 @@ class Run:
         asked = {name: value for name, value in vars(self).items() if name != "set"}
         asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
         request = pipeline.Request(**asked, settings=parse_settings(self.set))
-        records = pipeline.run(request, announce=_say)
-        _print_results(records, self.out)
+        try:
+            records = pipeline.run(request, announce=_say)
+        finally:
+            processes.leave()
+        if processes.is_first():
+            _print_results(records, self.out)
+
+
+@dataclass
+class Show:
+    """Draw what methods see in any picture: map, mask and box. Trains nothing."""
+
+    images: Annotated[list[Path], tyro.conf.Positional]
+    """Picture files."""
+    methods: list[str] = field(default_factory=lambda: list(DEFAULT_METHODS))
+    """Names from `list methods`, or path/to/file.py:Name."""
+    label: int | None = None
+    """Number of the class that is asked about; by default the classifier's guess."""
+    recipe: str = "quick"
+    """The recipe that trained methods were trained with."""
+    seed: int = 0
+    """The seed that they were trained with."""
+    data: str = "shapes"
+    """The data set that they were trained on."""
+    root: str | None = None
+    """File or folder that holds it."""
+    classifier: str | None = None
+    """A timm name, if another one than the recipe's."""
+    weights: str | None = None
+    """A timm tag, a file with a state dict, or pip (an installed package)."""
+    weights_from: Path | None = None
+    """Folder with a fitted method (see import-casme), in place of one from RESULTS/cache."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks run; auto takes a GPU if there is one."""
+    results: Path = DEFAULT_RESULTS
+    """The --out folder of the `run` that trained the methods."""
+    out: Path = Path("shown")
+    """Folder for the drawings: NAME.png, overlays, masks, and boxes.json."""
+    open: bool = False
+    """Show the drawings when they are done."""
+    set: list[str] = field(default_factory=list)
+    """METHOD.FIELD=VALUE, as in `run`."""
+
+    def __call__(self) -> None:
+        from . import pipeline
+        from .settings import parse_settings
+
+        same = ("recipe", "data", "root", "classifier", "weights", "weights_from", "device")
+        request = pipeline.Request(
+            **{name: getattr(self, name) for name in same},
+            methods=tuple(self.methods),
+            seeds=(self.seed,),
+            out=self.results,
+            settings=parse_settings(self.set),
+        )
+        for sheet in pipeline.show(request, self.images, self.out, self.label):
+            print(sheet)
+            if self.open:
+                webbrowser.open(sheet.resolve().as_uri())
+
+
+@dataclass
+class ImportCasme:
+    """Turn a checkpoint of the official CASM code into a folder for `run --weights-from`."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """FILE.chk as the official train.py writes it; no code in it is run."""
+    out: Path
+    """Folder for the weights and imported.json, which says where they came from."""
+
+    def __call__(self) -> None:
+        from .pipeline import import_casme
+
+        origin = import_casme(self.file, self.out)
+        options = ", ".join(f"{name}={value}" for name, value in origin["options"].items())
+        print(f"{self.out}: {self.file.name}, epoch {origin['epoch']}, {options or 'no options'}")
+        print(
+            f"Evaluate it with: run --methods METHOD --weights-from {self.out} --classifier "
+            f"resnet50 --weights {self.file} --data imagenet --root FOLDER; METHOD is the one that "
+            "the options belong to (fixed_classifier: against one classifier)."
+        )
 
 
 @dataclass
@@ -143,7 +228,14 @@ class Paper:
             print(path)
 
 
-COMMANDS = {"run": Run, "list": List, "score": Score, "paper": Paper}
+COMMANDS = {
+    "run": Run,
+    "show": Show,
+    "import-casme": ImportCasme,
+    "list": List,
+    "score": Score,
+    "paper": Paper,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -152,13 +244,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Errors are one paragraph on standard error; with CASM_BENCH_DEBUG set, a traceback.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("casm_bench").setLevel(logging.INFO)
+    level = logging.INFO if processes.is_first() else logging.ERROR
+    logging.getLogger("casm_bench").setLevel(level)
     try:
         command = tyro.extras.subcommand_cli_from_dict(
             COMMANDS,
             prog="python -m casm_bench",
             description="A benchmark of saliency maps by localization, around CASM.",
-            args=list(sys.argv[1:] if arguments is None else arguments),
+            args=_join_repeated(sys.argv[1:] if arguments is None else arguments),
             config=(tyro.conf.OmitArgPrefixes,),
         )
         command()
@@ -173,8 +266,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _join_repeated(arguments: Sequence[str]) -> list[str]:
+    """`--set a --set b` as `--set a b`: nothing that was said is silently dropped."""
+    said: dict[str, list[str]] = {}
+    option = ""
+    for word in arguments:
+        if word.startswith("--"):
+            option, equals, value = word.partition("=")
+            said.setdefault(option, []).extend([value] if equals else [])
+        else:
+            said.setdefault(option, []).append(word)
+    return [word for option, values in said.items() for word in (option, *values) if word]
+
+
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    if processes.is_first():
+        print(line, file=sys.stderr, flush=True)
 
 
 def _listed_methods() -> list[dict[str, Any]]:

@@ -99,6 +99,13 @@ def inpaint(image_HW3: np.ndarray, hole_HW: np.ndarray) -> np.ndarray:
     return cv2.inpaint(image_HW3, hole_HW.astype("uint8"), TELEA_RADIUS, cv2.INPAINT_TELEA)
 
 
+def heat(image_HW3: np.ndarray, share_HW: np.ndarray) -> np.ndarray:
+    """A map in [0, 1] over a uint8 image, half and half, in colours of even lightness steps."""
+    levels = (share_HW.clip(0, 1) * 255).astype("uint8")
+    colours_HW3 = cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_VIRIDIS), cv2.COLOR_BGR2RGB)
+    return cv2.addWeighted(image_HW3, 0.5, colours_HW3, 0.5, 0)
+
+
 def image_seeds(images_BCHW: Tensor, seed: int) -> list[int]:
     """For each image a seed made from its pixels and `seed`: what is drawn for an image from it
     depends neither on its neighbours in the batch nor on its place there.

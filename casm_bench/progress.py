@@ -6,12 +6,15 @@ import sys
 
 from tqdm import tqdm
 
+from . import processes
+
 SHOWN_AFTER_S = 2.0
 
 
 def progress(total: int, unit: str, description: str, initial: int = 0) -> tqdm:
     """A bar to `update(n)`; a context manager. Silent when standard error is not a terminal,
-    except for one line every half minute, so that logs of long runs stay readable."""
+    except for one line every half minute, so that logs of long runs stay readable; of several
+    processes only the first shows one."""
     terminal = sys.stderr.isatty()
     return tqdm(
         total=total,
@@ -23,4 +26,5 @@ def progress(total: int, unit: str, description: str, initial: int = 0) -> tqdm:
         maxinterval=1 if terminal else 60,
         dynamic_ncols=terminal,
         leave=False,
+        disable=not processes.is_first(),
     )

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, field
+from typing import Literal
 
 from .errors import UsageError
+
+Precision = Literal["fp32", "tf32", "bf16"]
 
 DEFAULT_METHODS = ("casm", "baseline", "grad")  # what `run` measures unless told otherwise
 
@@ -42,6 +45,8 @@ class Recipe:
     evaluation_batch_size: int = 16  # what is interrupted is lost up to one batch
     augment: str = "crop-flip"  # of training pictures: none, flip, crop-flip
     share: float = 1.0  # of all batches that make an epoch
+    precision: Precision = "fp32"  # of training; masks, losses and optimizers are fp32 always
+    compile: bool = False  # networks through torch.compile while training
     data: dict[str, dict[str, object]] = field(default_factory=dict)  # options by data set
     methods: dict[str, dict[str, object]] = field(default_factory=dict)  # fields by method
 

@@ -100,6 +100,7 @@ class Record:
     cost: dict[str, float | None]
     variant: str = ""  # eight hex digits where the recipe's settings were changed
     training: list[dict[str, Any]] | None = None  # one entry per epoch
+    findings: dict[str, Any] | None = None  # what fitting found out besides, such as a searched λ_r
     skipped: list[dict[str, str]] | None = None  # name and reason
     per_image: HashedFile | None = None  # filled in by save_record
     showcase: HashedFile | None = None

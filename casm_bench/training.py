@@ -2,25 +2,30 @@
 
 What is trained is a `Trainee`: it knows how to take a step, and how to give and take back all
 its state. The loop knows the order of the pictures, which is a pure function of seed and epoch,
-so a run that was stopped anywhere continues to bit-identical weights on the CPU.
+so a run that was stopped anywhere continues to bit-identical weights on the CPU. Several
+processes (see `processes`) part every batch among them and stay in step.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from . import processes
 from .api import Facts
+from .backbones.arithmetic import Arithmetic
 from .backbones.classifier import Classifier
 from .data.dataset import Dataset
-from .data.loader import LEAST_AREA, boxed_training_batches, steps_per_epoch
+from .data.loader import LEAST_AREA, boxed_training_batches, frame_batches, steps_per_epoch
 from .errors import UsageError, WorkError
 from .files import write_atomically
 from .progress import progress
@@ -58,17 +63,22 @@ class TrainBatches:
 
     dataset: Dataset
     classifier: Classifier  # normalises, and says the input size
-    batch_size: int
+    batch_size: int  # of all processes together
     seed: int = 0
     augment: str = "none"
     share: float = 1.0  # of the batches that make one epoch (published: 0.2)
+    most_steps: int | None = None  # of one epoch, where it is to be cut short
     workspace: Path | None = None  # folder for checkpoints; none are kept without one
     checkpoint_every_s: float = 60.0
     description: str = "training"
+    held_out: Dataset | None = None  # pictures nobody trains on, without their boxes
+    arithmetic: Arithmetic = Arithmetic()
+    tensorboard: Path | None = None  # folder for the epochs' statistics, if they are wanted there
     least_area: float = LEAST_AREA  # of random crops, as a share of the picture
 
     def __post_init__(self) -> None:
         self.dataset = self._shown(self.dataset)
+        self.held_out = self.held_out and self.held_out.without_boxes()
 
     def _shown(self, dataset: Dataset) -> Dataset:
         return dataset.without_boxes()
@@ -81,12 +91,18 @@ class TrainBatches:
     def steps(self) -> int:
         """Steps per epoch: the official loop stops when i > share·N, one batch late."""
         whole = steps_per_epoch(self.dataset, self.batch_size)
-        return min(whole, int(self.share * whole) + 1)
+        return min(whole, int(self.share * whole) + 1, self.most_steps or whole)
+
+    @property
+    def joint_size(self) -> int:
+        """Images in one batch of all processes: fewer than asked for if the data have fewer."""
+        return min(self.batch_size, len(self.dataset))
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """Batches number `start` and following of an epoch, on the classifier's device.
 
-        Each is what a trainee's `step` takes: images_BCHW and labels_B.
+        Each is what a trainee's `step` takes: images_BCHW and labels_B. Each process gets its own
+        part of every batch.
         """
         for images_BCHW, labels_B, _ in self._batches(epoch, start):
             yield images_BCHW, labels_B
@@ -100,18 +116,37 @@ class TrainBatches:
             epoch,
             self.augment,
             start=start,
+            part=processes.own_part(self.joint_size),
             least_area=self.least_area,
         )
-        for _, (images_BCHW, labels_B, boxes) in zip(
-            range(self.steps - start), batches, strict=False
-        ):
-            on_device = images_BCHW.to(self.device, non_blocking=True)
-            images_BCHW = self.classifier.normalize(on_device)
-            yield (
-                images_BCHW.contiguous(memory_format=torch.channels_last),
-                labels_B.to(self.device, non_blocking=True),
-                boxes,
+        for _, (*batch, boxes) in zip(range(self.steps - start), batches, strict=False):
+            yield *self._on_device(*batch), boxes
+
+    def held_out_batches(self, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Up to `most` held-out pictures, chosen by the seed, cropped as for evaluation.
+
+        Raises UsageError where the data set holds none out.
+        """
+        if self.held_out is None or not len(self.held_out):
+            raise UsageError(
+                f"Data set {self.dataset.name!r} holds out no training pictures, which lambda_r="
+                "search needs. Give a number: --set METHOD.lambda_r=…"
             )
+        order_N = np.random.default_rng(self.seed).permutation(len(self.held_out))
+        chosen = np.sort(order_N[:most])
+        size = self.classifier.input_size
+        for batch in frame_batches(self.held_out, "crop", size, self.batch_size, chosen):
+            yield self._on_device(batch.images_BCHW, batch.labels_B)
+
+    def _on_device(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Uint8 pictures travel, from pinned memory to a GPU, and are normalised there."""
+        if self.device.type == "cuda":
+            images_BCHW, labels_B = images_BCHW.pin_memory(), labels_B.pin_memory()
+        images_BCHW = self.classifier.normalize(images_BCHW.to(self.device, non_blocking=True))
+        return (
+            images_BCHW.contiguous(memory_format=torch.channels_last),
+            labels_B.to(self.device, non_blocking=True),
+        )
 
 
 @dataclass
@@ -125,8 +160,8 @@ class BoxedBatches(TrainBatches):
         return dataset.subset([i for i, boxes in enumerate(dataset.boxes) if len(boxes)])
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
-        """As without boxes, and a list of B tensors n×4 on the device: boxes x0, y0, x1, y1 in
-        pixels of the training picture, which they may leave."""
+        """As without boxes, and third a list of B tensors n×4: the boxes x0, y0, x1, y1 in pixels
+        of the training picture, which they may leave."""
         for images_BCHW, labels_B, boxes in self._batches(epoch, start):
             yield images_BCHW, labels_B, [boxes_N4.to(self.device) for boxes_N4 in boxes]
 
@@ -147,8 +182,9 @@ class Totals:
         self._started = time.perf_counter() - seconds  # of earlier sessions
 
     def add(self, statistics: Statistics) -> None:
-        for name, value in statistics.items():
-            value = value.detach().double()
+        values = torch.stack([value.detach() for value in statistics.values()]).double()
+        processes.average([values])
+        for name, value in zip(statistics, values, strict=True):
             self.sums[name] = value + self.sums[name].to(value) if name in self.sums else value
         self.steps += 1
 
@@ -170,12 +206,17 @@ def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, 
     """
     if len(batches.dataset) == 0:
         raise UsageError(f"Data set {batches.dataset.name!r} has no training pictures.")
+    batches.arithmetic.check(batches.device)
     checkpoint = _Checkpoint(batches, epochs)
-    with torch.random.fork_rng():
+    with (
+        torch.random.fork_rng(),
+        batches.arithmetic.matrix_products(),
+        _summary_writer(batches.tensorboard) as write_summary,
+    ):
         torch.manual_seed(batches.seed)
         epoch, step, totals, history = checkpoint.load(trainee)
-        total = epochs * batches.steps * batches.batch_size
-        done = (epoch * batches.steps + step) * batches.batch_size
+        total = epochs * batches.steps * batches.joint_size
+        done = (epoch * batches.steps + step) * batches.joint_size
         with progress(total, "images", batches.description, initial=done) as bar:
             while epoch < epochs:
                 if step == 0:  # a resumed epoch has its rates and counters from the checkpoint
@@ -183,13 +224,35 @@ def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, 
                 for batch in batches.epoch(epoch, start=step):
                     totals.add(trainee.step(*batch))
                     step += 1
-                    bar.update(len(batch[0]))
+                    bar.update(len(batch[0]) * processes.count())
                     checkpoint.save_if_due(trainee, epoch, step, totals, history)
                 history.append({"epoch": epoch + 1, **totals.means()})
+                write_summary(history[-1])
                 bar.set_postfix_str(_short(history[-1]))
                 epoch, step, totals = epoch + 1, 0, Totals()
             checkpoint.save(trainee, epoch, step, totals, history)
     return history
+
+
+@contextmanager
+def _summary_writer(folder: Path | None) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Writes an epoch's statistics for TensorBoard; without a folder nothing is even imported."""
+    if folder is None or not processes.is_first():
+        yield lambda statistics: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise UsageError(
+            "--tensorboard needs the package tensorboard: pip install 'casm-bench[tensorboard]'."
+        ) from None
+    with SummaryWriter(str(folder)) as writer:
+
+        def write(statistics: dict[str, float]) -> None:
+            for name, value in statistics.items():
+                writer.add_scalar(name, value, int(statistics["epoch"]))
+
+        yield write
 
 
 def _short(statistics: dict[str, float]) -> str:
@@ -197,7 +260,10 @@ def _short(statistics: dict[str, float]) -> str:
 
 
 class _Checkpoint:
-    """The state of a run on disk, written whole or not at all."""
+    """The state of a run on disk, written whole or not at all.
+
+    All processes have the same state, so the first one's is everybody's, however many there are.
+    """
 
     def __init__(self, batches: TrainBatches, epochs: int) -> None:
         self.path = batches.workspace / "training.pt" if batches.workspace else None
@@ -223,7 +289,7 @@ class _Checkpoint:
         totals: Totals,
         history: list[dict[str, float]],
     ) -> None:
-        if self.path is None:
+        if self.path is None or not processes.is_first():
             return
         state = {
             "identity": self.identity,
@@ -237,7 +303,7 @@ class _Checkpoint:
         self.saved_at = time.monotonic()
 
     def load(self, trainee: Trainee) -> tuple[int, int, Totals, list[dict[str, float]]]:
-        if self.path is None or not self.path.exists():
+        if not processes.from_first(self.path is not None and self.path.exists()):
             return 0, 0, Totals(), []
         state = read_state(self.path)
         made_with = state.get("identity")

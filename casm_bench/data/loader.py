@@ -126,9 +126,12 @@ def training_batches(
     epoch: int,
     augment: Augmentation = "none",
     start: int = 0,
+    part: range | None = None,
     least_area: float = LEAST_AREA,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled batches number `start` and following of one epoch: images_BCHW uint8, labels_B.
+
+    Of every batch only the positions in `part` are read and handed out (None: all of them).
 
     `augment`: `none`; `flip`, left to right for every other picture; `crop-flip`, also a random
     crop of 8-100 % of the area (from `least_area` on) with ratio 3/4-4/3 (torchvision's
@@ -138,7 +141,7 @@ def training_batches(
     WorkError if no picture can be read.
     """
     for images_BCHW, labels_B, _ in boxed_training_batches(
-        dataset, size, batch_size, seed, epoch, augment, start, least_area
+        dataset, size, batch_size, seed, epoch, augment, start, part, least_area
     ):
         yield images_BCHW, labels_B
 
@@ -151,6 +154,7 @@ def boxed_training_batches(
     epoch: int,
     augment: Augmentation = "none",
     start: int = 0,
+    part: range | None = None,
     least_area: float = LEAST_AREA,
 ) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
     """The batches of `training_batches`, and for each picture its boxes as seen in it.
@@ -163,11 +167,13 @@ def boxed_training_batches(
     if not dataset.has_pixels:
         raise UsageError(f"Data set {dataset.name!r} has no pictures, so nothing can be trained.")
     order_N = np.random.default_rng((seed, epoch)).permutation(len(dataset))
-    positions = range(start * batch_size, _epoch_length(dataset, batch_size))
+    length = _epoch_length(dataset, batch_size)
+    part = range(batch_size) if part is None else part
+    positions = [p for p in range(start * batch_size, length) if p % batch_size in part]
     show = partial(_augmented, dataset, size=size, augment=augment, least_area=least_area)
     read = partial(_read_for_training, dataset, show, (seed, epoch), order_N)
     pictures = _in_order(read, positions, ahead=batch_size)
-    for batch in _chunks(pictures, batch_size):
+    for batch in _chunks(pictures, len(part)):
         indices_B = np.array([index for index, _, _ in batch])
         images_BCHW = torch.from_numpy(np.stack([picture for _, picture, _ in batch]))
         boxes = [torch.from_numpy(boxes_N4.astype(np.float32)) for _, _, boxes_N4 in batch]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import UsageError, WorkError
 from ..protocols import Frame
@@ -28,15 +28,16 @@ def existing_folder(root: str | Path, what: str) -> Path:
     return folder
 
 
-def decode_rgb(encoded: bytes, name: str) -> np.ndarray:
+def decode_rgb(encoded: bytes, name: str, upright: bool = False) -> np.ndarray:
     """Decode a picture to uint8 H×W×3.
 
-    Greyscale and CMYK become RGB. A rotation noted in EXIF is not applied, since annotators and
-    the official loaders did not apply it either. Raises WorkError naming the picture.
+    Greyscale and CMYK become RGB. A rotation noted in EXIF is applied only if `upright`, since
+    annotators and the official loaders did not apply it. Raises WorkError naming the picture.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
-            return np.array(picture.convert("RGB"))
+            turned = ImageOps.exif_transpose(picture) if upright else picture
+            return np.array(turned.convert("RGB"))
     except UnidentifiedImageError as error:  # its text names a memory address, so leave it out
         raise _undecodable(name, "this is not a picture file") from error
     except _UNDECODABLE as error:

@@ -9,7 +9,8 @@ from all that decides it, so a run that was interrupted, or repeated, does no wo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from .. import registry
 from ..api import BoxMethod, SaliencyMethod
@@ -20,9 +21,12 @@ from ..recipes import Pretraining, Recipe
 from ..records import Record
 from ..settings import check_fields
 from .bench import Bench
+from .imported import import_casme
+from .ready import fitted_methods, saliency
+from .ready import show as _show
 from .request import Request
 
-__all__ = ["Bench", "Request", "controls_for", "run"]
+__all__ = ["Bench", "Request", "controls_for", "import_casme", "load", "run", "saliency", "show"]
 
 log = logging.getLogger("casm_bench")
 
@@ -47,6 +51,7 @@ def run(request: Request, announce: Callable[[str], None] = log.info) -> list[Re
     methods = {cls.facts.name: cls for cls in map(registry.get, request.methods)}
     _check_request(request, methods)
     _check_settings(request, methods)
+    _check_import(request, methods)
     records = []
     for seed in dict.fromkeys(request.seeds):
         bench = Bench(request, seed)
@@ -58,6 +63,34 @@ def run(request: Request, announce: Callable[[str], None] = log.info) -> list[Re
     return records
 
 
+def load(method: str, **asked: object) -> SaliencyMethod:
+    """A method that is ready to use: `saliency(load("casm"), "cat.jpg")`.
+
+    Keyword arguments are those of `Request`, such as `classifier`, `weights`, `weights_from`,
+    `recipe`, `seeds` and `out`; a trained method is taken from where such a `run` left it.
+    Raises UsageError for a method that would have to be trained first.
+    """
+    return _load(Request(methods=(method,), **asked))[0]
+
+
+def show(
+    request: Request, images: Sequence[Path], out: Path, label: int | None = None
+) -> list[Path]:
+    """Draw what methods see in picture files; returns a sheet per picture. Trains nothing.
+
+    `label` is the class that class-aware methods are asked about, by default the classifier's
+    guess. Raises UsageError as `load` does, and for pictures and classes that do not exist.
+    """
+    return _show(_load(request), images, out, label)
+
+
+def _load(request: Request) -> list[SaliencyMethod]:
+    methods = {cls.facts.name: cls for cls in map(registry.get, request.methods)}
+    _check_settings(request, methods)
+    _check_import(request, methods)
+    return fitted_methods(request, list(methods.values()))
+
+
 def _check_request(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:
     """Refuse, before hours of work, what could only fail after them."""
     if not methods:
@@ -66,6 +99,16 @@ def _check_request(request: Request, methods: dict[str, type[SaliencyMethod]]) -
         raise UsageError("--seeds must be whole numbers from 0 on, at least one.")
     marker = request.out / "cache" / "CACHEDIR.TAG"  # also keeps backups out of the cache
     write_atomically(marker, "Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+def _check_import(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:
+    """A folder holds what one method learned; it must be clear which."""
+    trained = [name for name, cls in methods.items() if cls.facts.trained]
+    if request.weights_from is not None and len(trained) != 1:
+        raise UsageError(
+            f"--weights-from {request.weights_from} goes with one trained method, but --methods "
+            f"names {' and '.join(trained) or 'none'}. Run them one by one."
+        )
 
 
 def _check_settings(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .. import training
+from .. import processes, training
 from ..api import BoxMethod, SaliencyMethod
+from ..backbones.arithmetic import Arithmetic
 from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
 from ..backbones.weights import IMAGENET_CLASSES, load_classifier
@@ -24,6 +25,7 @@ from ..files import sha256_of, short_hash
 from ..protocols import ALWAYS_REPORTED, Protocol, get_protocol
 from ..recipes import Recipe, get_recipe
 from ..records import Record, is_complete, load_record, record_key, record_path
+from .imported import Imported
 from .measurement import Measurement
 from .request import Request
 
@@ -39,6 +41,7 @@ class Bench:
         self.seed = seed
         self.recipe = _adapted_recipe(request)
         self.device = _device(request.device)
+        processes.join(self.device.type == "cuda")
         self.cache = request.out / "cache"
         names = dict.fromkeys((*ALWAYS_REPORTED, *request.protocols))
         self.protocols: list[Protocol] = [get_protocol(name) for name in names]
@@ -121,17 +124,23 @@ class Bench:
                 "augment": recipe.augment,
                 "seed": self.seed,
                 "train_digest": self.train_digest,
+                **self._arithmetic_config,
             }
-        elif Path(recipe.weights).is_file():
-            config["weights_sha256"] = sha256_of(Path(recipe.weights))
+        elif self._weights_file:
+            config["weights_sha256"] = sha256_of(self._weights_file)
         return config
 
     @property
     def classes(self) -> int:
         """How many the classifier tells apart: ImageNet's, unless it comes from here or a file."""
-        weights = self.recipe.weights
-        of_the_data = weights == "scratch" or Path(weights).is_file()
-        return len(self.evaluated.classes) if of_the_data else IMAGENET_CLASSES
+        if self.recipe.weights == "scratch":
+            return len(self.evaluated.classes)
+        return self.classifier.model.num_classes if self._weights_file else IMAGENET_CLASSES
+
+    @property
+    def _weights_file(self) -> Path | None:
+        path = Path(self.recipe.weights)
+        return path if path.is_file() else None
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -144,7 +153,7 @@ class Bench:
                 classifier = load_classifier(
                     recipe.classifier,
                     recipe.weights,
-                    self.classes,
+                    classes=None,
                     input_size=recipe.input_size,
                     options=recipe.classifier_options,
                 ).to(self.device)
@@ -152,7 +161,7 @@ class Bench:
 
     def _trained_here(self) -> Classifier:
         recipe, train = self.recipe, self.splits.train
-        folder = self.folder("classifiers", short_hash(self.classifier_config))
+        folder = self.folder("classifiers", self._classifier_folder)
         if train is None:
             raise UsageError(
                 f"Recipe {recipe.name!r} trains its classifier, but data set "
@@ -171,10 +180,26 @@ class Bench:
             recipe.augment,
             workspace=folder,
             description=f"classifier {recipe.classifier}",
+            arithmetic=self.arithmetic,
+            tensorboard=self.tensorboard("classifier"),
         )
-        trainee = ClassifierTraining(classifier, recipe.pretraining)
+        trainee = ClassifierTraining(classifier, recipe.pretraining, self.arithmetic)
         self.pretraining_history = training.run(trainee, batches, recipe.pretraining.epochs)
         return classifier
+
+    @property
+    def _classifier_folder(self) -> str:
+        return short_hash(self.classifier_config)
+
+    def check_classifier_is_there(self) -> None:
+        """Raise UsageError if the classifier would have to be trained first."""
+        workspace = self.cache / "classifiers" / self._classifier_folder
+        if self.recipe.weights == "scratch" and not (workspace / "training.pt").exists():
+            raise UsageError(
+                f"Recipe {self.recipe.name!r} trains its classifier, and {self.cache} holds none "
+                "with these settings. `run` trains one; or name one with weights: --classifier "
+                "tf_efficientnet_lite0 --weights pip."
+            )
 
     @cached_property
     def input_size(self) -> int:
@@ -185,11 +210,18 @@ class Bench:
     def folder(self, kind: str, name: str) -> Path:
         """A folder of the cache; empty at the start of a `--fresh` run."""
         folder = self.cache / kind / name
-        if self.request.fresh:
+        if self.request.fresh and processes.is_first():
             shutil.rmtree(folder, ignore_errors=True)
+        processes.wait()
         return folder
 
     # --- methods ------------------------------------------------------------------------------
+
+    @cached_property
+    def imported(self) -> Imported | None:
+        """What the trained method of this run learned elsewhere."""
+        folder = self.request.weights_from
+        return None if folder is None else Imported(folder)
 
     def check_possible(self, cls: type[SaliencyMethod]) -> None:
         """Raise UsageError if this method cannot run on this data, before anything is trained."""
@@ -202,13 +234,14 @@ class Bench:
         if not data.has_pixels:
             return
         trained_here = self.recipe.weights == "scratch"
-        if facts.trained or trained_here:
+        fits_here = facts.trained and self.imported is None
+        if fits_here or trained_here:
             _ = self.train_digest  # says what is missing where there are no training pictures
         if facts.boxes == "training":
             self._check_training_boxes(facts.name)
         if trained_here or issubclass(cls, BoxMethod):
             return
-        shown = [self.splits.train] if facts.trained else []
+        shown = [self.splits.train] if fits_here else []
         shown += [data] if facts.knows_class else []
         for dataset in shown:
             if len(dataset.classes) != self.classes:
@@ -237,16 +270,11 @@ class Bench:
 
     def config_of(self, cls: type[SaliencyMethod]) -> dict[str, object]:
         """Everything that decides this method's result, as plain values."""
-        defaults = {
-            f.name: f.default
-            for f in dataclasses.fields(cls)
-            if f.init and f.default is not dataclasses.MISSING
-        }
         given = self.recipe.methods.get(cls.facts.name, {})
         chosen = self.request.settings.get(cls.facts.name, {})
         config: dict[str, object] = {
             "measurement": MEASUREMENT,
-            "hyperparameters": defaults | given | chosen | {"seed": self.seed},
+            "hyperparameters": _hyperparameters(cls, given | chosen) | {"seed": self.seed},
             "data_options": self.data_options,
             "limit": self.request.limit,
             "protocols": [asdict(protocol) for protocol in self.protocols],
@@ -257,7 +285,9 @@ class Bench:
             weights = "trained here" if recipe.weights == "scratch" else Path(recipe.weights).name
             config |= {"classifier": recipe.classifier, "weights": weights}
             config["classifier_settings"] = self.classifier_config
-        if cls.facts.trained:
+        if cls.facts.trained and self.imported:
+            config["imported"] = self.imported.identity
+        elif cls.facts.trained:
             config["fit"] = self._fit_config(cls)
         return config
 
@@ -269,7 +299,23 @@ class Bench:
             "batch_size": recipe.batch_size,
             "augment": recipe.augment,
             "share": recipe.share,
+            **self._arithmetic_config,
         }
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        return Arithmetic(self.recipe.precision, self.recipe.compile)
+
+    @property
+    def _arithmetic_config(self) -> dict[str, object]:
+        """What differs from plain fp32; nothing where nothing does, so that older keys stay."""
+        plain = asdict(Arithmetic())
+        return {k: v for k, v in asdict(self.arithmetic).items() if v != plain[k]}
+
+    def tensorboard(self, name: str) -> Path | None:
+        """Folder for the statistics of one training, if they are wanted."""
+        folder = self.request.tensorboard
+        return folder / f"{name}-seed{self.seed}" if folder else None
 
     def record(self, cls: type[SaliencyMethod], announce: Callable[[str], None]) -> Record:
         """Measure one method, or return its record if that is complete."""
@@ -278,14 +324,28 @@ class Bench:
         where = {"data": request.data, "recipe": request.recipe_name, "method": name}
         where |= {"seed": self.seed}
         key = record_key(config=config, data_digest=self.evaluated_digest, **where)
-        path = record_path(request.out, variant=request.variant, **where)
-        if not request.fresh and is_complete(path, key):
+        imported = self.imported.variant if "imported" in config else ""
+        variant = "-".join(filter(None, (request.variant, imported)))
+        path = record_path(request.out, variant=variant, **where)
+        if processes.from_first(not request.fresh and is_complete(path, key)):
             record = load_record(path)
             measured = f"measured {record.provenance['created'][:10]}"
             announce(f"{name}, seed {self.seed}: {measured}, see {path}; --fresh repeats it")
             return record
         announce(f"{name}, seed {self.seed}: measuring on {len(self.evaluated)} pictures")
-        return Measurement(self, cls, config, key).record(where | {"variant": request.variant})
+        return Measurement(self, cls, config, key).record(where | {"variant": variant})
+
+
+def _hyperparameters(cls: type[SaliencyMethod], given: dict[str, object]) -> dict[str, object]:
+    """All of a method's fields with a default; those that were `added` only where they differ."""
+    values = {}
+    for f in dataclasses.fields(cls):
+        if not f.init or f.default is dataclasses.MISSING:
+            continue
+        value = given.get(f.name, f.default)
+        if value != f.default or not f.metadata.get("added"):
+            values[f.name] = value
+    return values
 
 
 def _adapted_recipe(request: Request) -> Recipe:
@@ -312,7 +372,7 @@ def _adapted_recipe(request: Request) -> Recipe:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch finds no GPU here. Use --device cpu or auto.")
-    return torch.device(name)
+    return torch.device(name, processes.device_index()) if name == "cuda" else torch.device(name)

@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import training
-from ..api import BoxMethod, Facts
+from .. import processes, training
+from ..api import BoxMethod, Facts, SaliencyMethod
 from ..backbones.weights import weights_digest
 from ..boxes import UNIT_RANGE_RULES, binarise
 from ..cache import MapCache
 from ..cost import Cost
 from ..data.frames import truth_in_frame
 from ..data.loader import FrameBatch, frame_batches
-from ..errors import CasmBenchError, WorkError
+from ..errors import CasmBenchError, UsageError, WorkError
 from ..files import short_hash, write_atomically
 from ..maps import check_map, to_grid, unit_range
 from ..metrics.evidence import evidence_metrics
@@ -48,81 +48,127 @@ class Measurement:
         self.dataset = bench.evaluated
         self.size = bench.input_size
         self.method = bench.make(cls)
-        fit = {name: config.get(name) for name in ("classifier_settings", "fit", "hyperparameters")}
+        self.imported = bench.imported if "imported" in config else None
+        deciding = ("classifier_settings", "fit", "hyperparameters")
+        deciding += ("imported",) if self.imported else ()
+        fit = {name: config.get(name) for name in deciding}
         self.folder = bench.folder("methods", f"{self.facts.name}-{short_hash(fit)}")
         self.cost: dict[str, float | None] = {}
 
     def record(self, where: dict[str, object]) -> Record:
+        """Measure, keep and return. Of several processes all train and make maps, one scores."""
         with Cost(self.bench.device) as cost:
             self._fit()
-            scores, skipped = self._score()
-            metrics, showcase = self._look_closer()
+            self._make_maps()
+            measured = self._measure() if processes.is_first() else None
         self.cost["peak_memory_mb"] = round(cost.peak_memory_mb, 1)
+        return processes.from_first(self._save(where, *measured) if measured else None)
+
+    def _measure(self) -> tuple[dict[str, object], dict[str, np.ndarray], object]:
+        """What the record says, its per-image columns, and the pictures to show."""
+        scores, skipped = self._score()
+        metrics, showcase = self._look_closer()
+        said = {
+            "protocols": {p.name: self._summary(p, s) for p, s in scores},
+            "metrics": metrics,
+            "skipped": [{"name": name, "reason": why} for name, why in skipped.items()] or None,
+        }
+        return said, image_columns(self.dataset, scores), showcase
+
+    def _save(
+        self,
+        where: dict[str, object],
+        said: dict[str, object],
+        columns: dict[str, np.ndarray],
+        showcase: dict[str, np.ndarray] | None,
+    ) -> Record:
         record = Record(
             **where,
+            **said,
             title=self.facts.title,
             facts=_plain_facts(self.facts),
             config=self.config,
             key=self.key,
-            protocols={p.name: self._summary(p, s) for p, s in scores},
-            metrics=metrics,
             training=self.method.history or None,
-            skipped=[{"name": name, "reason": why} for name, why in skipped.items()] or None,
+            findings=self.method.findings or None,
             provenance=self._provenance(),
             cost=self.cost,
         )
-        table = per_image_table(image_columns(self.dataset, scores))
-        return save_record(record, self.bench.request.out, table, showcase)
+        return save_record(record, self.bench.request.out, per_image_table(columns), showcase)
 
     # --- fitting ------------------------------------------------------------------------------
+
+    def fitted(self) -> SaliencyMethod:
+        """The method as it was fitted before. Raises UsageError if it was not."""
+        if self.facts.trained and not (self.imported or (self.folder / "fitted.pt").exists()):
+            raise UsageError(
+                f"Method {self.facts.name!r} was not trained with these settings: {self.folder} "
+                "holds nothing. Train it with `run` and the same options, or take what was "
+                "trained elsewhere with --weights-from FOLDER."
+            )
+        self._fit()
+        return self.method
 
     def _fit(self) -> None:
         if not self.facts.trained:
             self.cost["fit_seconds"] = 0.0
             return
+        if self.imported:
+            self.imported.give_to(self.method)
+            return
         path = self.folder / "fitted.pt"
-        if not path.exists():
+        if not processes.from_first(path.exists()):
             self._train_and_keep(path)
+            processes.wait()
         fitted = training.read_state(path, self.bench.device)
         self.method.load_state_dict(fitted["state"])
         self.method.history = fitted["history"]
+        self.method.findings = fitted.get("findings", {})
         self.cost["fit_seconds"] = fitted["seconds"]
 
     def _train_and_keep(self, path: Path) -> None:
-        recipe = self.bench.recipe
+        bench, recipe = self.bench, self.bench.recipe
         batches = training.batches_for(self.facts)(
-            self.bench.splits.train,
+            bench.splits.train,
             self.method.classifier,
             recipe.batch_size,
-            self.bench.seed,
+            bench.seed,
             recipe.augment,
             recipe.share,
             workspace=self.folder,
             description=self.facts.name,
+            held_out=bench.splits.held_out,
+            arithmetic=bench.arithmetic,
+            tensorboard=bench.tensorboard(self.facts.name),
         )
-        with Cost(self.bench.device, peak=False) as cost, blamed(self.facts, "fit"):
+        with Cost(bench.device, peak=False) as cost, blamed(self.facts, "fit"):
             self.method.fit(batches)
         history = self.method.history
         seconds = sum(epoch.get("seconds", 0.0) for epoch in history) or cost.seconds
-        fitted = {"state": self.method.state_dict(), "history": history, "seconds": seconds}
-        write_atomically(path, lambda temporary: torch.save(fitted, temporary))
-        (self.folder / "training.pt").unlink(missing_ok=True)
+        if processes.is_first():
+            fitted = {
+                "state": self.method.state_dict(),
+                "history": history,
+                "findings": self.method.findings,
+                "seconds": seconds,
+            }
+            write_atomically(path, lambda temporary: torch.save(fitted, temporary))
+            (self.folder / "training.pt").unlink(missing_ok=True)
 
     # --- maps and boxes -----------------------------------------------------------------------
 
     def _score(self) -> tuple[list[tuple[Protocol, Scores]], dict[str, str]]:
         if isinstance(self.method, BoxMethod):
             return self._score_boxes()
-        caches = {frame: self._maps_in(frame) for frame in self._input_frames()}
-        first = next(iter(caches.values()))
+        first = next(iter(self.caches.values()))
         self.cost["map_seconds"] = first.seconds
         self.cost["images_per_second"] = len(first.done) / max(first.seconds, 1e-9)
         scores = []
         for protocol in self.bench.protocols:
-            maps = caches.get(protocol.input_frame, first)
+            maps = self.caches.get(protocol.input_frame, first)
             scores.append((protocol, self._score_maps(maps, protocol)))
         return scores, {
-            name: why for cache in caches.values() for name, why in cache.skipped.items()
+            name: why for cache in self.caches.values() for name, why in cache.skipped.items()
         }
 
     def _input_frames(self) -> list[str]:
@@ -141,8 +187,17 @@ class Measurement:
                 self.facts.scale_free,
             )
 
+    def _make_maps(self) -> None:
+        """Maps in every frame that a protocol asks for; box methods have none."""
+        frames = [] if isinstance(self.method, BoxMethod) else self._input_frames()
+        self.caches = {frame: self._maps_in(frame) for frame in frames}
+
     def _maps_in(self, frame: str) -> MapCache:
-        """All maps in one frame; those that are on disk already are not made again."""
+        """All maps in one frame; those that are on disk already are not made again.
+
+        Several processes deal the batches out among them. The batches are those of a single
+        process, so the maps are the same, too.
+        """
         digest = short_hash([self.bench.evaluated_digest, frame, self.size])
         cache = MapCache(self.folder / "maps" / digest)
         missing = [
@@ -150,16 +205,19 @@ class Measurement:
             for i, name in enumerate(self.dataset.names)
             if i not in cache.done and name not in cache.skipped
         ]
-        if not missing:
+        if not (missing := processes.from_first(missing)):
             return cache
-        batches = self._batches(frame, missing)
-        with progress(len(missing), "images", f"{self.facts.name}, maps") as bar:
-            for batch in batches:
+        size = self.bench.recipe.evaluation_batch_size
+        dealt = processes.own([missing[i : i + size] for i in range(0, len(missing), size)])
+        mine = [index for batch in dealt for index in batch]
+        with progress(len(mine), "images", f"{self.facts.name}, maps") as bar:
+            for batch in self._batches(frame, mine):
                 with Cost(self.bench.device, peak=False) as cost:
                     maps_BHW = self._maps_of(batch)
                 cache.add(batch.indices_B, maps_BHW, batch.skipped, cost.seconds)
                 bar.update(len(batch.indices_B))
-        return cache
+        processes.wait()
+        return MapCache(cache.folder) if processes.count() > 1 else cache
 
     def _batches(self, frame: str, indices: list[int] | None = None) -> Iterator[FrameBatch]:
         size = self.bench.recipe.evaluation_batch_size
@@ -231,8 +289,7 @@ class Measurement:
         """Metrics beyond localization, and the pictures to show; both need pictures and maps."""
         if isinstance(self.method, BoxMethod):
             return {}, None
-        frame = self._input_frames()[0]
-        maps = self._maps_in(frame)
+        frame, maps = next(iter(self.caches.items()))
         metrics = self._mask_metrics(maps, frame)
         metrics |= self._masked_accuracy(maps, frame)
         return metrics, self._showcase(maps, frame) if self.dataset.shareable else None
@@ -334,12 +391,13 @@ class Measurement:
 
     def _provenance(self) -> dict[str, object]:
         has_pixels = self.dataset.has_pixels
-        return provenance(
+        found = provenance(
             device=_device_name(self.bench.device),
             threads=torch.get_num_threads(),
             classifier_sha256=weights_digest(self.bench.classifier) if has_pixels else None,
             data_sha256=self.bench.evaluated_digest,
         )
+        return found | ({"imported": self.imported.origin} if self.imported else {})
 
 
 @contextmanager

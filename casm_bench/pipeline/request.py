@@ -24,9 +24,11 @@ class Request:
     limit: int | None = None
     classifier: str | None = None
     weights: str | None = None
+    weights_from: Path | None = None  # folder with a fitted method, in place of training
     protocols: tuple[str, ...] = ()
     controls: bool = False  # add the control rows that the data allow
     device: str = "auto"
+    tensorboard: Path | None = None  # folder for training statistics, if they are wanted there
     out: Path = Path("results")
     fresh: bool = False  # ignore records, checkpoints and maps of earlier runs
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # by method, data, recipe

@@ -125,6 +125,7 @@ def describe_change(record: Record, recipe: Mapping[str, Any] | None) -> str:
         name: value
         for name, value in settings.items()
         if (recipe is not None and value != usual.get(name)) or (name == "limit" and value)
+        if not name.endswith("sha256")  # a file's name says it to a reader, its hash to a program
     }
     if not changed:
         return f"variant {record.variant}"

@@ -14,9 +14,11 @@ import pytest
 import torch
 from torch import nn
 
+from casm_bench.backbones.arithmetic import Arithmetic
 from casm_bench.backbones.classifier import build_classifier
 from casm_bench.backbones.masker import enlarge
 from casm_bench.data.shapes import load_shapes
+from casm_bench.errors import UsageError
 from casm_bench.methods import _algorithm1
 from casm_bench.methods._algorithm1 import (
     STRATEGIES,
@@ -27,6 +29,7 @@ from casm_bench.methods._algorithm1 import (
 )
 from casm_bench.methods.baseline import Baseline
 from casm_bench.methods.casm import CASM
+from casm_bench.metrics.masks import mask_statistics, summarise_masks
 from casm_bench.training import TrainBatches
 
 # --- the analytic stand-ins -------------------------------------------------------------------
@@ -298,7 +301,7 @@ def test_f0_is_among_the_past_only_when_asked_for(classifier, batch):
 def test_the_masker_learns_the_same_whether_or_not_the_classifier_does(classifier, batch):
     """In clean order the masked update of f comes after the masker's gradient is taken."""
     games = [a_game(classifier, strategy="L") for _ in range(2)]
-    games[1]._update = lambda loss, zm_BK, y_B, is_current: games[1]._improve_masker(loss)
+    games[1]._improve_both = lambda terms, *_: games[1]._improve_masker(terms["loss"])
     for game in games:
         game.step(*batch)
     gradients = [[p.grad for p in game.masker.decoder.parameters()] for game in games]
@@ -340,6 +343,64 @@ def test_a_separate_encoder_does_not_move_with_the_classifier(classifier, batch)
     assert_same(before, snapshot(classifier))
 
 
+def mask_and_weights_after_a_step(classifier, batch, **options):
+    """The masker's gradient norm, its mask, and both players' weights after one step."""
+    game = a_game(classifier, classifier_rate=0.1, **options)
+    game.step(*batch)
+    gradient = torch.cat([p.grad.flatten() for p in game.masker.decoder.parameters()])
+    return gradient, snapshot(game.classifier), game.method.maps(*batch)
+
+
+def test_what_the_encoder_option_changes_and_leaves_alone(classifier, batch):
+    """A frozen encoder shows other features from the second step on; f itself moves the same."""
+    shared, separate = (
+        mask_and_weights_after_a_step(classifier, batch, strategy="L", encoder=encoder)
+        for encoder in ("shared", "separate")
+    )
+    assert separate[2].shape == shared[2].shape
+    assert not torch.equal(separate[2], shared[2])
+    # f's first step sees no mask; its second sees another mask, so f is another at the end.
+    assert shared[1].keys() == separate[1].keys()
+
+
+def test_what_the_upsampling_option_changes_and_leaves_alone(classifier, batch):
+    nearest, bilinear = (a_game(classifier, strategy="F", upsample=u) for u in UPSAMPLINGS)
+    assert_same(snapshot(nearest.masker.decoder), snapshot(bilinear.masker.decoder))
+    statistics = [game.step(*batch) for game in (nearest, bilinear)]
+    for name in ("mask_mean", "clean_accuracy"):  # of the mask before it is enlarged
+        assert statistics[0][name] == statistics[1][name]
+    assert statistics[0]["confusion_term"] != statistics[1]["confusion_term"]
+
+
+UPSAMPLINGS = ("nearest", "bilinear")
+
+
+def test_what_the_gate_changes_and_leaves_alone(classifier, batch):
+    gated, plain = (a_game(classifier, strategy="F", gated=g) for g in (True, False))
+    statistics = [game.step(*batch) for game in (gated, plain)]
+    assert statistics[0]["confusion_term"] == statistics[1]["confusion_term"]
+    assert statistics[1]["size_term"] == pytest.approx(2.5 * statistics[1]["mask_mean"].item())
+    assert statistics[0]["size_term"] <= 0 < statistics[1]["size_term"]
+
+
+def test_the_adversarial_step_needs_one_backward_pass_and_moves_as_with_two(classifier, batch):
+    options = {"strategy": "L", "objective": "adversarial"}
+    at_once, apart = (a_game(classifier, **options) for _ in range(2))
+
+    def improve_apart(size_term, classification, masked_BCHW):
+        apart._improve_masker(size_term - classification, retain=True)
+        apart._improve_classifier(classification)
+
+    apart._improve_both_at_once = improve_apart
+    for game in (at_once, apart):
+        game.step(*batch)
+    for players in ("classifier", "masker"):
+        one, two = (vars(game)[players] for game in (at_once, apart))
+        one, two = (p.decoder if players == "masker" else p for p in (one, two))
+        for a, b in zip(one.parameters(), two.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-6)
+
+
 def test_published_size_weights():
     published = {name: (s.lambda_entropy, s.lambda_adversarial) for name, s in STRATEGIES.items()}
     assert published == {
@@ -374,6 +435,81 @@ def test_the_maskers_gradient_is_clipped(classifier, batch, monkeypatch):
     game.step(*batch)
     norm = torch.cat([p.grad.flatten() for p in game.masker.decoder.parameters()]).norm()
     assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+# --- statistics, precision, past classifiers on the device --------------------------------------
+
+
+def test_statistics_are_those_of_the_scorer(classifier, batch):
+    game = a_game(classifier, Baseline)
+    seen = {}
+    make_mask = game.make_mask
+    game.make_mask = lambda *a: seen.setdefault("mask", make_mask(*a))
+    statistics = game.step(*batch)
+    mask_BHW = seen["mask"][:, 0].detach().numpy()
+    expected = summarise_masks(mask_statistics(mask_BHW, 64, "nearest"))
+    for name, value in expected.items():
+        assert statistics[f"mask_{name}"].item() == pytest.approx(value, rel=1e-4), name
+
+
+def test_rates_of_a_hand_worked_batch():
+    terms = loss_of()
+    logged = _algorithm1._statistics(terms, CLEAN_LOGITS, MASKED_LOGITS, TARGET, MASKS, 4)
+    # Clean: right, right, wrong, wrong. Masked: 0 right; tie of 0 and 1 goes to 0, wrong; 1, wrong;
+    # tie of all goes to 0, wrong.
+    assert logged["clean_accuracy"].item() == 0.5
+    assert logged["masked_accuracy"].item() == 0.25
+    assert logged["confused"].item() == 0.25
+    assert logged["mask_mean"].item() == pytest.approx(0.525)
+    assert logged["mask_total_variation"].item() == 0
+
+
+@pytest.mark.parametrize("strategy", ["F", "L100"])
+def test_under_bf16_mask_losses_and_optimizers_stay_fp32(classifier, batch, strategy):
+    method = CASM(classifier, strategy=strategy)
+    game = Game(method, Arithmetic("bf16"))
+    seen = []
+    look, make_mask = game.look, game.make_mask
+    game.look = lambda *a: seen.append(look(*a)) or seen[-1]
+    game.make_mask = lambda *a: seen.append(make_mask(*a)) or seen[-1]
+    statistics = game.step(*batch)
+    (logits_BK, _), mask_B1hw = seen
+    assert logits_BK.dtype == torch.bfloat16  # the networks do calculate in bf16
+    assert mask_B1hw.dtype == torch.float32
+    assert {value.dtype for value in statistics.values()} == {torch.float32}
+    assert {p.dtype for p in game.masker.decoder.parameters()} == {torch.float32}
+    assert {p.grad.dtype for p in game.masker.decoder.parameters()} == {torch.float32}
+
+
+def test_compiled_networks_refuse_stepped_weights(classifier):
+    method = CASM(classifier, update_order="torch04")
+    with pytest.raises(UsageError, match="update_order=clean"):
+        Game(method, Arithmetic(compile=True))
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch hides it, unless it is an error
+def test_compiled_networks_take_the_same_step(classifier, batch, monkeypatch):
+    """Compiled without a code generator, which would take minutes; what is compiled is the same."""
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **_: compile(f, backend="eager"))
+    games = [Game(CASM(classifier, strategy="L"), Arithmetic(compile=c)) for c in (False, True)]
+    for game in games:
+        game.step(*batch)
+    for a, b in zip(*(g.masker.decoder.parameters() for g in games), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_past_classifiers_move_to_the_host_when_the_gpu_is_too_small(classifier, monkeypatch):
+    """The rule alone: without a GPU nothing can be moved."""
+    past = PastClassifiers(classifier, capacity=30)
+    assert past.on_device
+    state = {"weight": torch.zeros(1000, device="meta")}
+    needed = 30 * 4000
+    monkeypatch.setattr(past, "drawn", SimpleNamespace(state_dict=lambda: state))
+    monkeypatch.setattr(_algorithm1, "_is_gpu", lambda device: True)
+    for free, fits in ((2 * needed, False), (2 * needed + 1, True)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 0))
+        assert past._fit_on_device() is fits
 
 
 # --- published settings and the lottery of past classifiers ------------------------------------

@@ -1,0 +1,44 @@
+"""Optimizer steps for one process or several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from .. import processes
+
+
+def descend(
+    loss: Tensor,
+    parameters: Iterable[Tensor],
+    optimizer: torch.optim.Optimizer,
+    *,
+    max_norm: float | None = None,
+    retain: bool = False,
+) -> None:
+    """One optimizer step down `loss`, whose gradients are the processes' mean.
+
+    Gradients are taken with respect to `parameters` alone, so that a network which only passes
+    the loss on pays for no weight gradients. `max_norm` clips their joint norm.
+    """
+    parameters = list(parameters)
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=retain, allow_unused=True)
+    step_with(gradients, parameters, optimizer, max_norm)
+
+
+def step_with(
+    gradients: Iterable[Tensor | None],
+    parameters: list[Tensor],
+    optimizer: torch.optim.Optimizer,
+    max_norm: float | None = None,
+) -> None:
+    """One optimizer step with given gradients, averaged over the processes."""
+    gradients = list(gradients)
+    processes.average(gradients)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    if max_norm is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    optimizer.step()

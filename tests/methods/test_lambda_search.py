@@ -1,0 +1,157 @@
+"""The search for λ_r: what a trial is worth, where to look next, and that it finds and resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from casm_bench import training
+from casm_bench.backbones.classifier import build_classifier
+from casm_bench.data.shapes import load_shapes
+from casm_bench.errors import UsageError
+from casm_bench.methods import _lambda_search
+from casm_bench.methods._lambda_search import Trial, next_lambda
+from casm_bench.methods.baseline import Baseline
+from casm_bench.methods.casm import CASM
+from casm_bench.training import TrainBatches
+
+
+def a_trial(lambda_r, mask_mean, masked_accuracy, clean_accuracy=0.8):
+    return Trial(lambda_r, mask_mean, clean_accuracy, masked_accuracy)
+
+
+def full(lambda_r):
+    return a_trial(lambda_r, 0.99, 0.0)
+
+
+def empty(lambda_r):
+    return a_trial(lambda_r, 0.001, 0.8)
+
+
+def test_what_a_trial_is_worth():
+    trial = a_trial(3.0, 0.3, masked_accuracy=0.2)
+    assert trial.hidden == pytest.approx(0.75)
+    assert trial.gain == pytest.approx(0.45)
+    assert a_trial(3.0, 1.0, masked_accuracy=0.0).gain == 0  # a full mask hides everything
+    assert a_trial(3.0, 0.0, masked_accuracy=0.8).gain == 0  # an empty one nothing
+    assert a_trial(3.0, 0.5, 0.0, clean_accuracy=0.0).gain == -0.5  # nothing there to hide
+
+
+@pytest.mark.parametrize(
+    ("trial", "more"),
+    [
+        (full(1), True),
+        (empty(1), False),
+        (a_trial(1, 0.95, 0.8), True),  # covers nearly everything, whatever it hides
+        (a_trial(1, 0.3, 0.3), True),  # hides most
+        (a_trial(1, 0.3, 0.5), False),  # hides little
+        (a_trial(1, 0.01, 0.1), False),  # has vanished
+    ],
+)
+def test_which_way_a_trial_points(trial, more):
+    assert trial.asks_for_more is more
+
+
+def test_the_bracket():
+    assert next_lambda([], 2.5) == 2.5
+    assert next_lambda([full(2.5)], 2.5) == 5.0
+    assert next_lambda([empty(10)], 10) == 5.0
+    assert next_lambda([full(2), empty(8)], 2) == pytest.approx(4)
+    assert next_lambda([full(2), full(4), empty(16), empty(9)], 2) == pytest.approx(6)
+
+
+def test_contradicting_trials_end_the_search():
+    trials = [full(4), empty(1), full(2)]
+    assert next_lambda(trials, 4) is None  # between 4 and 1 lies 2, which was tried
+
+
+@pytest.fixture(scope="module")
+def shapes():
+    return load_shapes(train=24, held_out=16, evaluated=1)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        classifier = build_classifier("test_resnet", 8, input_size=64).eval()
+        nn.init.normal_(classifier.model.get_classifier().weight, std=0.5)
+    return classifier
+
+
+def batches_of(shapes, classifier, folder=None):
+    return TrainBatches(shapes.train, classifier, 8, workspace=folder, held_out=shapes.held_out)
+
+
+def searching(classifier, cls=Baseline, **options):
+    settings = {"lambda_r": "search", "search_trials": 3, "search_steps": 2, "epochs": 1}
+    return cls(classifier, **(settings | options))
+
+
+def test_a_search_tries_takes_the_best_and_trains_with_it(shapes, classifier):
+    method = searching(classifier)
+    method.fit(batches_of(shapes, classifier))
+    trials = method.findings["lambda_search"]
+    assert 1 <= len(trials) <= 3
+    assert trials[0]["lambda_r"] == 2.5  # published for F
+    best = max(trials, key=lambda trial: trial["gain"])
+    assert method.findings["lambda_r"] == best["lambda_r"] == method.mask_size_weight
+
+    given = Baseline(classifier, lambda_r=best["lambda_r"], epochs=1)
+    given.fit(batches_of(shapes, classifier))
+    for a, b in zip(*(m.masker.decoder.parameters() for m in (method, given)), strict=True):
+        assert torch.equal(a, b)  # the search leaves no trace but its result
+
+
+def test_a_search_sees_no_boxes(shapes, classifier):
+    bare = dataclasses.replace(shapes.held_out, boxes=[None] * len(shapes.held_out))
+    method, blind = searching(classifier), searching(classifier)
+    method.fit(batches_of(shapes, classifier))
+    batches = dataclasses.replace(batches_of(shapes, classifier), held_out=bare)
+    blind.fit(batches)
+    assert method.findings == blind.findings
+
+
+def test_an_interrupted_search_goes_on(shapes, classifier, tmp_path, monkeypatch):
+    expected = searching(classifier, CASM)
+    expected.fit(batches_of(shapes, classifier))
+    real, calls = training.run, []
+
+    def stops_in_the_second_trial(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(training, "run", stops_in_the_second_trial)
+    with pytest.raises(KeyboardInterrupt):
+        searching(classifier, CASM).fit(batches_of(shapes, classifier, tmp_path))
+    resumed = searching(classifier, CASM)
+    resumed.fit(batches_of(shapes, classifier, tmp_path))
+    assert resumed.findings == expected.findings
+    assert len(calls) == 2 + 3  # the first trial was not repeated; two more, and the training
+
+
+def test_without_held_out_pictures_there_is_no_search(shapes, classifier):
+    batches = TrainBatches(shapes.train, classifier, 8)
+    with pytest.raises(UsageError, match=r"holds out no training pictures.*lambda_r"):
+        searching(classifier).fit(batches)
+
+
+@pytest.mark.parametrize(
+    ("mean", "said", "state"),
+    [(0.95, "saturated.*larger", "saturated"), (0.01, "empty.*smaller", "empty"), (0.4, "", None)],
+)
+def test_trivial_masks_are_announced(classifier, caplog, mean, said, state):
+    method = Baseline(classifier)
+    with caplog.at_level(logging.WARNING, "casm_bench"):
+        _lambda_search.warn_if_trivial(method, mean)
+    assert bool(caplog.records) is bool(said)
+    assert method.findings.get("mask") == state
+    if said:
+        assert "lambda_r 2.5" in caplog.text
+        assert all(word in caplog.text for word in said.split(".*"))
