@@ -108,8 +108,6 @@ def search(method: Algorithm1, batches: TrainBatches) -> dict[str, object]:
 
 
 def _try(method: Algorithm1, batches: TrainBatches, value: float, number: int) -> Trial:
-    from ._algorithm1 import Game  # which imports this file
-
     method.findings = {"lambda_r": value}
     folder = batches.workspace / "trial" if batches.workspace else None
     short = replace(
@@ -119,7 +117,7 @@ def _try(method: Algorithm1, batches: TrainBatches, value: float, number: int) -
         tensorboard=None,
         description=f"lambda_r {value:.3g}, trial {number + 1} of {method.search_trials}",
     )
-    training.run(Game(method, batches.arithmetic), short, 1)
+    training.run(method.game(batches.arithmetic), short, 1)
     trial = measure(method, batches)
     log.info(
         "lambda_r %.3g: mean mask %.2f, hides %.0f %%, gain %.2f",
