@@ -83,7 +83,7 @@ class MaskingModel(SaliencyMethod):
     weight_decay: float = 1e-4
     least_area: float = 0.3  # of random crops, where the run's augmentation crops at all
     width: int = 64  # channels of the decoder's last stage
-    blur: float = 11.0  # sigma in pixels of what may replace masked pixels
+    blur: float = 11.0  # sigma of what may replace masked pixels, in pixels of a 224×224 input
     scale: Literal["own", "doubled"] = "own"  # of the networks' input: normalised, or 2·[-1, 1]
     encoder_trains_on: Literal["as tested", "undoubled"] = "as tested"  # undoubled (code): [-1, 1]
     encoder_batchnorm: Literal["fixed", "batch"] = "fixed"  # in training; batch (code)
@@ -136,6 +136,7 @@ def _run(
         batch_size=batch_size,
         share=1.0,
         workspace=workspace,
+        tensorboard=batches.tensorboard and batches.tensorboard / phase.name,
         description=f"{batches.description}, {phase.name}",
     )
     epochs = math.ceil(steps / batches.steps)
@@ -280,19 +281,20 @@ class MaskPhase(Phase):
 
     def judge(self, pixels_BCHW: Tensor, keep_B1HW: Tensor) -> Tensor:
         """Logits_BK of the black box, where only what is to be kept can be seen."""
-        seen_BCHW = self.method.shown(perturbed(pixels_BCHW, keep_B1HW, self.method.blur))
+        sigma = self.method.blur * pixels_BCHW.shape[-1] / 224
+        seen_BCHW = self.method.shown(perturbed(pixels_BCHW, keep_B1HW, sigma))
         with self.arithmetic.forward(seen_BCHW.device):
             return self.method.classifier(seen_BCHW).float()
 
 
-def perturbed(pixels_BCHW: Tensor, keep_B1HW: Tensor, blur: float) -> Tensor:
+def perturbed(pixels_BCHW: Tensor, keep_B1HW: Tensor, sigma: float) -> Tensor:
     """The noisy picture where it is kept; elsewhere its blur or, every other time, some colour."""
     shape, device = pixels_BCHW.shape, pixels_BCHW.device
     noisy_BCHW = pixels_BCHW + PICTURE_NOISE * torch.randn(shape, device=device)
     colour_BC11 = COLOUR_RANGE * (2 * torch.rand(*shape[:2], 1, 1, device=device) - 1)
     plain_BCHW = colour_BC11 + COLOUR_NOISE * torch.randn(shape, device=device)
     blurs_B111 = torch.rand(len(pixels_BCHW), 1, 1, 1, device=device) < 0.5
-    hidden_BCHW = torch.where(blurs_B111, gaussian_blur(noisy_BCHW, blur), plain_BCHW)
+    hidden_BCHW = torch.where(blurs_B111, gaussian_blur(noisy_BCHW, sigma), plain_BCHW)
     return masked_in(noisy_BCHW, keep_B1HW, fill=hidden_BCHW)
 
 

@@ -20,6 +20,7 @@ from ..backbones.pretrain import ClassifierTraining
 from ..backbones.weights import IMAGENET_CLASSES, load_classifier
 from ..data.catalog import load_splits
 from ..data.dataset import Dataset, Splits
+from ..data.splits import few_per_class
 from ..errors import UsageError
 from ..files import sha256_of, short_hash
 from ..protocols import ALWAYS_REPORTED, Protocol, get_protocol
@@ -237,7 +238,7 @@ class Bench:
         fits_here = facts.trained and self.imported is None
         if fits_here or trained_here:
             _ = self.train_digest  # says what is missing where there are no training pictures
-        if facts.boxes == "training":
+        if fits_here and facts.boxes == "training":
             self._check_training_boxes(facts.name)
         if trained_here or issubclass(cls, BoxMethod):
             return
@@ -257,7 +258,8 @@ class Bench:
             raise UsageError(
                 f"Method {method!r} is supervised: it learns from true boxes, and the training "
                 f"pictures of {train.name!r} have none. Train it on others (--train-data NAME "
-                "--train-root PATH), such as shapes or tiny-imagenet, or leave it out."
+                "--train-root PATH), such as shapes or tiny-imagenet, or leave it out. For "
+                "imagenet, --set data.train_boxes=True reads those that are on disk."
             )
 
     def make(self, cls: type[SaliencyMethod]) -> SaliencyMethod:
@@ -299,8 +301,20 @@ class Bench:
             "batch_size": recipe.batch_size,
             "augment": recipe.augment,
             "share": recipe.share,
+            **self._few_pictures_config,
             **self._arithmetic_config,
         }
+
+    @cached_property
+    def pictures_to_fit(self) -> Dataset:
+        """The training pictures of methods; the classifier's are never fewer than all."""
+        few, train = self.recipe.images_per_class, self.splits.train
+        return train if few is None else few_per_class(train, few, self.seed)
+
+    @property
+    def _few_pictures_config(self) -> dict[str, object]:
+        few = self.recipe.images_per_class
+        return {} if few is None else {"images_per_class": few}
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -364,6 +378,8 @@ def _adapted_recipe(request: Request) -> Recipe:
         recipe = replace(recipe, weights=request.weights)
     pretraining = replace(recipe.pretraining, **request.settings.get("pretraining", {}))
     recipe = replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
+    if recipe.images_per_class is not None and recipe.images_per_class < 1:
+        raise UsageError("--set recipe.images_per_class must be at least 1.")
     sizes = (recipe.batch_size, recipe.evaluation_batch_size, recipe.pretraining.batch_size)
     if min(sizes) < 1:
         raise UsageError("--set: batch sizes of recipe and pretraining must be at least 1.")
