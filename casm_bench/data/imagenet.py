@@ -48,11 +48,11 @@ def load_imagenet(root: str | Path, *, seed: int = 0, train_boxes: bool = False)
     """ImageNet from folders: `val` is evaluated; of `train` at most 50 per class, 5 %, held out.
 
     Training pictures come without boxes, unless `train_boxes` asks for those of the pictures that
-    the annotations cover (about half a million files are then read). Held-out ones have theirs if there is XML for training
-    pictures, and are then drawn among those that it describes. Sizes of pictures without boxes
-    are not looked up and stand as 0, 0. Classes are numbered by sorted wnid among those present;
-    for a subset to keep ImageNet's labels 0-999, put imagenet1k-classes.json into `root`. `seed`
-    changes nothing.
+    the annotations cover (about half a million files are then read). Held-out ones have theirs if
+    there is XML for training pictures, and are then drawn among those that it describes. Sizes of
+    pictures without boxes are not looked up and stand as 0, 0. Classes are numbered by sorted wnid
+    among those present; for a subset to keep ImageNet's labels 0-999, put imagenet1k-classes.json
+    into `root`. `seed` changes nothing.
 
     Raises UsageError or WorkError naming the file when pictures or boxes are missing, or when a
     picture's boxes are of another class than its own.
