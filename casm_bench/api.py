@@ -59,6 +59,7 @@ class Facts:
     upsample: Literal["nearest", "bilinear"] = "nearest"  # from the map's grid to the frame
     scale_free: bool = False  # values have no scale of their own; otherwise they lie in [0, 1]
     published: str | None = None  # its row in the published Table 1, if it has one
+    reinterpretation: bool = False  # no source could be followed: never to be called reproduced
     deviations: str = ""  # where this implementation knowingly differs from the source
     source_file: str = ""  # filled in by the registry
 

@@ -68,6 +68,18 @@ def total_variation(mask_B1HW: Tensor, beta: float) -> Tensor:
     return (down_B1HW**2 + right_B1HW**2).pow(beta / 2).sum(dim=(1, 2, 3))
 
 
+def roughness(mask_B1HW: Tensor, border: float = 0.3) -> Tensor:
+    """How rough masks are, a scalar: half the sum of squared differences, mean over the batch.
+
+    Dabkowski & Gal's smoothness loss (power 2). Whatever touches the border adds its square,
+    weighted by `border`, as if it were partly cut off there.
+    """
+    inner = mask_B1HW.diff(dim=-2).square().sum() + mask_B1HW.diff(dim=-1).square().sum()
+    edges = (mask_B1HW[..., 0, :], mask_B1HW[..., -1, :], mask_B1HW[..., 0], mask_B1HW[..., -1])
+    rim = sum(edge.square().sum() for edge in edges)
+    return (inner + border * rim) / (2 * len(mask_B1HW))
+
+
 def masked_in(images_BCHW: Tensor, mask_B1HW: Tensor, fill: Tensor | float = 0.0) -> Tensor:
     """Only what the mask covers; elsewhere `fill`, a value or other images."""
     return images_BCHW * mask_B1HW + fill * (1 - mask_B1HW)

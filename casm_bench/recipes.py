@@ -45,6 +45,7 @@ class Recipe:
     evaluation_batch_size: int = 16  # what is interrupted is lost up to one batch
     augment: str = "crop-flip"  # of training pictures: none, flip, crop-flip
     share: float = 1.0  # of all batches that make an epoch
+    images_per_class: int | None = None  # that methods train on, as often as on all; None: all
     precision: Precision = "fp32"  # of training; masks, losses and optimizers are fp32 always
     compile: bool = False  # networks through torch.compile while training
     data: dict[str, dict[str, object]] = field(default_factory=dict)  # options by data set
@@ -67,6 +68,17 @@ QUICK = Recipe(
     methods={
         "casm": {"epochs": 6, "save_every": 20},
         "baseline": {"epochs": 6},
+        "casm-inout": {"epochs": 6, "save_every": 20},
+        "aln": {"epochs": 6, "lambda_r": 18.0},
+        "masking-model": {
+            **{"selector_steps": 250, "selector_batch_size": 32},
+            **{"mask_steps": 500, "mask_batch_size": 32},
+            **{"width": 32, "conf": 0.0},
+        },
+        "vgg-loc": {
+            **{"fine_tune": "all", "hidden": 256, "epochs": 6},
+            **{"batch_size": 32, "learning_rate": 0.03},
+        },
     },
 )
 TINY = Recipe(
@@ -79,6 +91,12 @@ TINY = Recipe(
     input_size=64,
     pretraining=Pretraining(epochs=40, batch_size=128),
     batch_size=128,
+    methods={
+        "vgg-loc": {
+            **{"fine_tune": "all", "epochs": 10},
+            **{"batch_size": 128, "learning_rate": 0.01},
+        },
+    },
 )
 TINY_CPU = Recipe(
     name="tiny-imagenet-cpu",
@@ -146,6 +164,7 @@ PAPER = Recipe(
     command="python -m casm_bench run --data imagenet --root FOLDER --recipe paper",
     cost="days on one GPU; not yet measured here",
     share=0.2,
+    methods={"vgg-loc": {"backbone": "vgg16.tv_in1k"}},  # all others' defaults are published ones
 )
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe for recipe in (QUICK, TINY, TINY_CPU, IMAGENETTE, IMAGENETTE_FULL, PAPER)

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from . import processes
+from .api import Facts
 from .backbones.arithmetic import Arithmetic
 from .backbones.classifier import Classifier
 from .data.dataset import Dataset
-from .data.loader import frame_batches, steps_per_epoch, training_batches
+from .data.loader import LEAST_AREA, boxed_training_batches, frame_batches, steps_per_epoch
 from .errors import UsageError, WorkError
 from .files import write_atomically
 from .progress import progress
@@ -41,7 +42,10 @@ class Trainee(Protocol):
         """Set what depends on the epoch, such as learning rates."""
 
     def step(self, images_BCHW: Tensor, labels_B: Tensor) -> Statistics:
-        """Learn from one batch. Must not wait for the device: statistics stay tensors."""
+        """Learn from one batch. Must not wait for the device: statistics stay tensors.
+
+        Trainees of supervised methods also take the boxes that `BoxedBatches` yields.
+        """
 
     def state_dict(self) -> dict[str, object]:
         """Everything that the next step depends on."""
@@ -52,7 +56,10 @@ class Trainee(Protocol):
 
 @dataclass
 class TrainBatches:
-    """Normalised training batches of a data set, and where training them is to be kept."""
+    """Normalised training batches of a data set, and where training them is to be kept.
+
+    Pictures and classes only: the data set behind it has lost its boxes. `BoxedBatches` has them.
+    """
 
     dataset: Dataset
     classifier: Classifier  # normalises, and says the input size
@@ -67,6 +74,14 @@ class TrainBatches:
     held_out: Dataset | None = None  # pictures nobody trains on, without their boxes
     arithmetic: Arithmetic = Arithmetic()
     tensorboard: Path | None = None  # folder for the epochs' statistics, if they are wanted there
+    least_area: float = LEAST_AREA  # of random crops, as a share of the picture
+
+    def __post_init__(self) -> None:
+        self.dataset = self._shown(self.dataset)
+        self.held_out = self.held_out and self.held_out.without_boxes()
+
+    def _shown(self, dataset: Dataset) -> Dataset:
+        return dataset.without_boxes()
 
     @property
     def device(self) -> torch.device:
@@ -83,12 +98,17 @@ class TrainBatches:
         """Images in one batch of all processes: fewer than asked for if the data have fewer."""
         return min(self.batch_size, len(self.dataset))
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """Batches number `start` and following of an epoch, on the classifier's device.
 
-        Each process gets its own part of every batch.
+        Each is what a trainee's `step` takes: images_BCHW and labels_B. Each process gets its own
+        part of every batch.
         """
-        batches = training_batches(
+        for images_BCHW, labels_B, _ in self._batches(epoch, start):
+            yield images_BCHW, labels_B
+
+    def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        batches = boxed_training_batches(
             self.dataset,
             self.classifier.input_size,
             self.batch_size,
@@ -97,9 +117,10 @@ class TrainBatches:
             self.augment,
             start=start,
             part=processes.own_part(self.joint_size),
+            least_area=self.least_area,
         )
-        for _, (images_BCHW, labels_B) in zip(range(self.steps - start), batches, strict=False):
-            yield self._on_device(images_BCHW, labels_B)
+        for _, (*batch, boxes) in zip(range(self.steps - start), batches, strict=False):
+            yield *self._on_device(*batch), boxes
 
     def held_out_batches(self, most: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Up to `most` held-out pictures, chosen by the seed, cropped as for evaluation.
@@ -126,6 +147,28 @@ class TrainBatches:
             images_BCHW.contiguous(memory_format=torch.channels_last),
             labels_B.to(self.device, non_blocking=True),
         )
+
+
+@dataclass
+class BoxedBatches(TrainBatches):
+    """Training batches with the true boxes, of the pictures that have any: for supervised methods.
+
+    The harness makes them only for a method whose facts say `boxes="training"`.
+    """
+
+    def _shown(self, dataset: Dataset) -> Dataset:
+        return dataset.subset([i for i, boxes in enumerate(dataset.boxes) if len(boxes)])
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
+        """As without boxes, and third a list of B tensors n×4: the boxes x0, y0, x1, y1 in pixels
+        of the training picture, which they may leave."""
+        for images_BCHW, labels_B, boxes in self._batches(epoch, start):
+            yield images_BCHW, labels_B, [boxes_N4.to(self.device) for boxes_N4 in boxes]
+
+
+def batches_for(facts: Facts) -> type[TrainBatches]:
+    """The kind of training batches that a method is entitled to by its declared facts."""
+    return BoxedBatches if facts.boxes == "training" else TrainBatches
 
 
 class Totals:
@@ -178,10 +221,10 @@ def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, 
             while epoch < epochs:
                 if step == 0:  # a resumed epoch has its rates and counters from the checkpoint
                     trainee.start_epoch(epoch, epochs)
-                for images_BCHW, labels_B in batches.epoch(epoch, start=step):
-                    totals.add(trainee.step(images_BCHW, labels_B))
+                for batch in batches.epoch(epoch, start=step):
+                    totals.add(trainee.step(*batch))
                     step += 1
-                    bar.update(len(labels_B) * processes.count())
+                    bar.update(len(batch[0]) * processes.count())
                     checkpoint.save_if_due(trainee, epoch, step, totals, history)
                 history.append({"epoch": epoch + 1, **totals.means()})
                 write_summary(history[-1])

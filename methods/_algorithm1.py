@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 import math
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -96,7 +98,11 @@ class Algorithm1(SaliencyMethod):
         after, through the stepped weights, as the published code did under torch 0.4.
     encoder
         `shared`: the masker looks through the current classifier (official code). `separate`: a
-        frozen copy of f⁽⁰⁾.
+        frozen copy of f⁽⁰⁾. `trained`: a copy that learns with the decoder, as θ_m in the paper.
+    taps
+        Which of the five features the masker looks at (official code: all).
+    clean_updates
+        f steps on clean images, too (official code). False: on masked ones only (paper).
     gated
         Size costs only on images right when clean and wrong when masked (official code). False:
         λ·mean(m), the paper's plain regularizer.
@@ -114,24 +120,34 @@ class Algorithm1(SaliencyMethod):
     past_classifiers: int = 30
     include_first: bool = False
     update_order: Literal["clean", "torch04"] = "clean"
-    encoder: Literal["shared", "separate"] = "shared"
+    encoder: Literal["shared", "separate", "trained"] = "shared"
     gated: bool = True
     upsample: Literal["nearest", "bilinear"] = "nearest"
     epochs: int = 60
     classifier_rate: float = 1e-3
     masker_rate: float = 1e-3
     weight_decay: float = 1e-4
+    taps: tuple[int, ...] = added((0, 1, 2, 3, 4))
+    clean_updates: bool = added(True)
     search_trials: int = added(6)
     search_steps: int = added(100)
 
     def __post_init__(self) -> None:
         self.classifier = copy.deepcopy(self.classifier)  # f moves; the shared one must not
-        self.masker = Masker(self.classifier, self.encoder, self.seed)
+        self._check_taps()
+        self.masker = Masker(self.classifier, self.encoder, self.seed, self.taps)
+
+    def _check_taps(self) -> None:
+        if not self.taps or not set(self.taps) <= {0, 1, 2, 3, 4}:
+            raise UsageError(
+                f"--set {self.facts.name}.taps={self.taps}: name features from 0 to 4, for "
+                "instance (3,4)."
+            )
 
     def fit(self, train_batches: TrainBatches) -> None:
         if self.lambda_r == "search":
             self.findings = _lambda_search.search(self, train_batches)
-        game = Game(self, train_batches.arithmetic)
+        game = self.game(train_batches.arithmetic)
         self.history = training.run(game, train_batches, self.epochs)
         self.classifier.eval()
         _lambda_search.warn_if_trivial(self, self.history[-1]["mask_mean"])
@@ -145,6 +161,10 @@ class Algorithm1(SaliencyMethod):
         if self.upsample == "bilinear":
             mask_B1hw = backbone.enlarge(mask_B1hw, images_BCHW, "bilinear")
         return mask_B1hw[:, 0].float()
+
+    def game(self, arithmetic: Arithmetic) -> Game:
+        """What `training.run` trains; a method with other rules brings another game."""
+        return Game(self, arithmetic)
 
     def masked_out(self, images_BCHW: Tensor, mask_B1hw: Tensor) -> Tensor:
         """x·(1-m): masked pixels take the mean colour, which is 0 in normalised images."""
@@ -177,19 +197,27 @@ class Algorithm1(SaliencyMethod):
 
 
 class Masker:
-    """θ_m: the decoder, over features of the current classifier or of a frozen encoder."""
+    """θ_m: the decoder, over features of the current classifier or of an encoder of its own."""
 
-    def __init__(self, classifier: Classifier, encoder: str, seed: int) -> None:
+    def __init__(
+        self, classifier: Classifier, encoder: str, seed: int, taps: tuple[int, ...]
+    ) -> None:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.decoder = backbone.Decoder(classifier.feature_channels)
+            self.decoder = backbone.Decoder(classifier.feature_channels, taps)
+        self.learns_to_see = encoder == "trained"
+        if self.learns_to_see:
+            own = copy.deepcopy(classifier).requires_grad_(True)
+            self.decoder = backbone.EncoderDecoder(own, self.decoder)
         self.decoder.to(classifier.mean.device, memory_format=torch.channels_last)
         self.own_encoder = None
         if encoder == "separate":
             self.own_encoder = copy.deepcopy(classifier).eval().requires_grad_(False)
 
     def __call__(self, images_BCHW: Tensor, features: list[Tensor]) -> Tensor:
-        """Mask_B1hw; no gradient reaches the features."""
+        """Mask_B1hw; no gradient reaches the features of anything that does not belong to θ_m."""
+        if self.learns_to_see:
+            return self.decoder(images_BCHW)
         if self.own_encoder is not None:
             with torch.no_grad():
                 _, features = self.own_encoder.with_features(images_BCHW)
@@ -315,25 +343,44 @@ class Game:
 
     def step(self, x_BCHW: Tensor, y_B: Tensor) -> dict[str, Tensor]:
         z_BK, features = self._look_at_clean(x_BCHW)
-        if self.method.plan.trains_classifier:
+        if self.learns_on_clean:
             self._improve_classifier(F.cross_entropy(z_BK, y_B))  # on clean images too (code only)
         self._keep_past()
         with self.arithmetic.forward(x_BCHW.device):
             mask_B1hw = self.make_mask(x_BCHW, features)  # line 3: m(x; θ_m)
         masked_BCHW = self.method.masked_out(x_BCHW, mask_B1hw)
         judge, is_current = self._choose_judge()  # line 4: f' from F
-        zm_BK = self._judge(judge, is_current, masked_BCHW)
+        ask = functools.partial(self._judge, judge, is_current)
+        zm_BK = ask(masked_BCHW)
         terms = masker_loss(self.method, z_BK, zm_BK, y_B, mask_B1hw)
+        terms, further = self._further(terms, ask, x_BCHW, y_B, mask_B1hw)
         if is_current and self.method.plan.trains_classifier:  # lines 5-8
-            self._improve_both(terms, F.cross_entropy(zm_BK, y_B), masked_BCHW)
+            self._improve_both(terms, F.cross_entropy(zm_BK, y_B) + further, masked_BCHW)
         else:
             self._improve_masker(terms["loss"])
         self._share_buffers()
         return _statistics(terms, z_BK, zm_BK, y_B, mask_B1hw, x_BCHW.shape[-1])
 
+    def _further(
+        self,
+        terms: dict[str, Tensor],
+        ask: Callable[[Tensor], Tensor],
+        x_BCHW: Tensor,
+        y_B: Tensor,
+        mask_B1hw: Tensor,
+    ) -> tuple[dict[str, Tensor], Tensor | float]:
+        """The masker's terms and a loss of f's, for games with more than masked-out images.
+
+        `ask` gives the judge's logits_BK of images.
+        """
+        return terms, 0.0
+
+    @property
+    def learns_on_clean(self) -> bool:
+        return self.method.plan.trains_classifier and self.method.clean_updates
+
     def _look_at_clean(self, x_BCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
-        learns = self.method.plan.trains_classifier
-        with torch.set_grad_enabled(learns), self.arithmetic.forward(x_BCHW.device):
+        with torch.set_grad_enabled(self.learns_on_clean), self.arithmetic.forward(x_BCHW.device):
             z_BK, features = self.look(x_BCHW)
         return z_BK.float(), features
 
@@ -381,7 +428,10 @@ class Game:
             classification, [*weights, masked_BCHW], allow_unused=True
         )
         mask_gradients = torch.autograd.grad(
-            [size_term, masked_BCHW], mask_weights, [None, -image_gradient_BCHW]
+            [size_term, masked_BCHW],
+            mask_weights,
+            [None, -image_gradient_BCHW],
+            allow_unused=True,  # the last layers of an encoder of its own
         )
         descent.step_with(mask_gradients, mask_weights, self.masker_optimizer, MAX_GRADIENT_NORM)
         descent.step_with(weight_gradients, weights, self.classifier_optimizer)

@@ -115,8 +115,6 @@ def search(method: Algorithm1, batches: TrainBatches) -> dict[str, object]:
 
 def _train(method: Algorithm1, batches: TrainBatches, value: float, number: int) -> None:
     """A short training with λ_r `value`, from where the method stands."""
-    from ._algorithm1 import Game  # which imports this file
-
     method.findings = {"lambda_r": value}
     folder = batches.workspace / "trial" if batches.workspace else None
     short = replace(
@@ -126,7 +124,7 @@ def _train(method: Algorithm1, batches: TrainBatches, value: float, number: int)
         tensorboard=None,
         description=f"lambda_r {value:.3g}, trial {number + 1} of {method.search_trials}",
     )
-    training.run(Game(method, batches.arithmetic), short, 1)
+    training.run(method.game(batches.arithmetic), short, 1)
     processes.wait()
     if folder and processes.is_first():
         shutil.rmtree(folder, ignore_errors=True)

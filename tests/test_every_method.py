@@ -15,11 +15,18 @@ from casm_bench.api import BoxMethod, Facts, SaliencyMethod
 from casm_bench.backbones.classifier import build_classifier
 from casm_bench.data.shapes import load_shapes
 from casm_bench.protocols import BoxRule
-from casm_bench.training import TrainBatches
+from casm_bench.training import batches_for
 
 SIZE, CLASSES, BATCH = 64, 8, 5
-SHORT = {"epochs": 1, "iterations": 5}  # where a method has such a field
-TABLE_1 = {None, "Baseline", "CASM", "ALN", "Mask", "Grad", "Masking model", "VGG, supervised"}
+SHORT = {  # where a method has such a field
+    "epochs": 1,
+    "iterations": 5,
+    "selector_steps": 2,
+    "mask_steps": 3,
+    "learning_rate": 0.05,  # few steps must be seen in whole pixels
+    "lambda_r": 10.0,  # not searched for
+}
+TABLE_1 = {None, "Baseline", "CASM", "ALN", "Mask", "Grad", "Masking model", "VGG (supervised)"}
 
 every_method = pytest.mark.parametrize("name", registry.names())
 every_method_without_the_class = pytest.mark.parametrize(
@@ -83,7 +90,7 @@ def make(name, classifier, seed=0):
 
 
 def fit(method, classifier, splits):
-    method.fit(TrainBatches(splits.train, classifier, batch_size=8))
+    method.fit(batches_for(method.facts)(splits.train, classifier, batch_size=8))
     return method
 
 

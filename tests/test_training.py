@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from casm_bench import training
+from casm_bench import registry, training
 from casm_bench.backbones.classifier import Classifier, build_classifier
 from casm_bench.backbones.pretrain import ClassifierTraining
 from casm_bench.data.shapes import load_shapes
@@ -19,7 +20,7 @@ from casm_bench.errors import UsageError, WorkError
 from casm_bench.methods._algorithm1 import Game
 from casm_bench.methods.casm import CASM
 from casm_bench.recipes import Pretraining
-from casm_bench.training import TrainBatches
+from casm_bench.training import BoxedBatches, TrainBatches
 
 EPOCHS = 2
 
@@ -242,3 +243,39 @@ def test_learning_rates_fall_tenfold_after_each_third():
         training.step_decay(optimizer, 1e-3, epoch, 60)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+
+
+# --- true boxes reach those that declare them, and nobody else ---------------------------------
+
+
+def test_unsupervised_methods_are_handed_no_boxes(shapes):
+    assert all(len(boxes) == 1 for boxes in shapes.boxes)
+    batches = batches_of(shapes, held_out=shapes)
+    for dataset in (batches.dataset, batches.held_out):
+        assert len(dataset) == len(shapes)
+        assert not any(len(boxes) for boxes in dataset.boxes)
+    assert [len(batch) for batch in batches.epoch(0)] == [2] * 5
+    assert not hasattr(batches, "boxes")
+
+
+def test_supervised_methods_are_handed_pictures_with_their_boxes(shapes):
+    bare = dataclasses.replace(shapes, boxes=[*shapes.boxes[:9], *[np.zeros((0, 4))] * 31])
+    batches = BoxedBatches(bare, a_classifier(), batch_size=3, augment="flip")
+    assert batches.dataset.names == shapes.names[:9]
+    for images_BCHW, _, boxes in batches.epoch(0):
+        assert [tuple(boxes_N4.shape) for boxes_N4 in boxes] == [(1, 4)] * len(images_BCHW)
+
+
+@pytest.mark.parametrize("boxes", ["never", "training", "test"])
+def test_facts_decide_who_gets_boxes(boxes):
+    kind = training.batches_for(dataclasses.replace(CASM.facts, boxes=boxes))
+    assert kind is (BoxedBatches if boxes == "training" else TrainBatches)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_only_the_supervised_family_learns_from_boxes(name):
+    facts = registry.get(name).facts
+    assert (facts.boxes == "training") == (facts.family == "supervised")
+    if facts.family == "supervised":
+        assert "supervised" in facts.title
+        assert "upervised" in facts.summary

@@ -38,7 +38,19 @@ def step_with(
     gradients = list(gradients)
     processes.average(gradients)
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+        parameter.grad = _laid_out_like(parameter, gradient)
     if max_norm is not None:
         torch.nn.utils.clip_grad_norm_(parameters, max_norm)
     optimizer.step()
+
+
+def _laid_out_like(parameter: Tensor, gradient: Tensor | None) -> Tensor | None:
+    """The gradient in its parameter's memory layout.
+
+    Fused optimizers go through memory in order and do not look at strides: with a channels-last
+    gradient of a contiguous weight they would silently step other elements. `.backward()` takes
+    care of this, `torch.autograd.grad` does not.
+    """
+    if gradient is None or gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)

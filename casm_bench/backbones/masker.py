@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 WIDTH = 64
+ALL_TAPS = (0, 1, 2, 3, 4)
 
 
 class Decoder(nn.Module):
@@ -15,12 +16,14 @@ class Decoder(nn.Module):
     Feature 0 enters raw; features 1-4 each pass a 1×1 convolution to 64 channels, BatchNorm and
     ReLU, and are enlarged bilinearly to feature 0's size. All are concatenated for one 3×3
     convolution and a sigmoid. Enlarging to the image comes after the sigmoid, see `enlarge`.
-    With ResNet-50 it has 249,153 parameters.
+    With ResNet-50 it has 249,153 parameters. `taps` leaves features out (Phang et al. 2020).
     """
 
-    def __init__(self, feature_channels: tuple[int, ...]) -> None:
+    def __init__(self, feature_channels: tuple[int, ...], taps: tuple[int, ...] = ALL_TAPS) -> None:
         super().__init__()
-        first, *rest = feature_channels
+        self.taps = taps
+        first = feature_channels[0] if 0 in taps else 0
+        rest = [feature_channels[tap] for tap in taps if tap > 0]
         self.narrow = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(channels, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU()
@@ -36,11 +39,13 @@ class Decoder(nn.Module):
     def forward(self, features: list[Tensor]) -> Tensor:
         """Mask_B1HW on feature 0's grid."""
         size = features[0].shape[-2:]
+        raw = [features[0]] if 0 in self.taps else []
+        rest = [features[tap] for tap in self.taps if tap > 0]
         narrowed = [
             _enlarged(narrow(feature), size)
-            for narrow, feature in zip(self.narrow, features[1:], strict=True)
+            for narrow, feature in zip(self.narrow, rest, strict=True)
         ]
-        mask_logits_B1HW = self.final(torch.cat([features[0], *narrowed], dim=1))
+        mask_logits_B1HW = self.final(torch.cat([*raw, *narrowed], dim=1))
         return torch.sigmoid(mask_logits_B1HW.float())  # the mask stays fp32 under autocast
 
 
@@ -48,6 +53,18 @@ def _enlarged(feature_BCHW: Tensor, size: torch.Size) -> Tensor:
     if feature_BCHW.shape[-2:] == size:  # feature 1 already has feature 0's grid
         return feature_BCHW
     return F.interpolate(feature_BCHW, size=size, mode="bilinear", align_corners=False)
+
+
+class EncoderDecoder(nn.Module):
+    """A decoder with an encoder of its own: both learn."""
+
+    def __init__(self, encoder: nn.Module, decoder: Decoder) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        """Mask_B1HW on feature 0's grid."""
+        return self.decoder(self.encoder.with_features(images_BCHW)[1])
 
 
 def enlarge(mask_B1HW: Tensor, images_BCHW: Tensor, mode: str = "nearest") -> Tensor:

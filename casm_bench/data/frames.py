@@ -8,6 +8,7 @@ less than a pixel, as they do in the original work.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,6 +64,34 @@ def boxes_to_original(
         return boxes_N4.astype(np.int64)
     scale, cut = _scale_and_cut(width, height, frame, size)
     return np.floor((boxes_N4 + cut) / scale + 0.5).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class View:
+    """Which part of an original a training picture shows, and how."""
+
+    size: int  # side of the picture in pixels
+    crop: tuple[int, int, int, int] | None  # x0, y0, x1, y1 in the original; None: the frame `crop`
+    flipped: bool  # left to right
+
+
+def boxes_in_view(boxes_N4: ArrayLike, width: int, height: int, view: View) -> np.ndarray:
+    """True boxes from original pixels to pixels of a training picture, float64 N×4.
+
+    Neither rounded nor clipped, so that they follow the picture exactly; boxes may leave it.
+    """
+    boxes_N4 = np.asarray(boxes_N4, np.float64).reshape(-1, 4)
+    if view.crop is None:
+        scale, cut = _scale_and_cut(width, height, "crop", view.size) if len(boxes_N4) else (1, 0)
+        boxes_N4 = scale * boxes_N4 - cut
+    else:
+        x0, y0, x1, y1 = view.crop
+        scale_x, scale_y = view.size / (x1 - x0), view.size / (y1 - y0)
+        boxes_N4 = (boxes_N4 - (x0, y0, x0, y0)) * (scale_x, scale_y, scale_x, scale_y)
+    if view.flipped:
+        left_N, right_N = view.size - boxes_N4[:, 2], view.size - boxes_N4[:, 0]
+        boxes_N4 = np.stack((left_N, boxes_N4[:, 1], right_N, boxes_N4[:, 3]), axis=1)
+    return boxes_N4
 
 
 def frame_extent(frame: Frame, width: int, height: int, size: int) -> tuple[int, int]:

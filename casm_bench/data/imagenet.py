@@ -44,14 +44,15 @@ class _Picture:
         return self.name.rsplit(".", 1)[0]
 
 
-def load_imagenet(root: str | Path, *, seed: int = 0) -> Splits:
+def load_imagenet(root: str | Path, *, seed: int = 0, train_boxes: bool = False) -> Splits:
     """ImageNet from folders: `val` is evaluated; of `train` at most 50 per class, 5 %, held out.
 
-    Training pictures come without boxes. Held-out ones have theirs if there is XML for training
-    pictures, and are then drawn among those that it describes. Sizes of pictures without boxes
-    are not looked up and stand as 0, 0. Classes are numbered by sorted wnid among those present;
-    for a subset to keep ImageNet's labels 0-999, put imagenet1k-classes.json into `root`. `seed`
-    changes nothing.
+    Training pictures come without boxes, unless `train_boxes` asks for those of the pictures that
+    the annotations cover (about half a million files are then read). Held-out ones have theirs if
+    there is XML for training pictures, and are then drawn among those that it describes. Sizes of
+    pictures without boxes are not looked up and stand as 0, 0. Classes are numbered by sorted wnid
+    among those present; for a subset to keep ImageNet's labels 0-999, put imagenet1k-classes.json
+    into `root`. `seed` changes nothing.
 
     Raises UsageError or WorkError naming the file when pictures or boxes are missing, or when a
     picture's boxes are of another class than its own.
@@ -70,6 +71,8 @@ def load_imagenet(root: str | Path, *, seed: int = 0) -> Splits:
     if not has_train:
         return Splits(evaluated=evaluated)
     kept, held_out = _part(train, index, train_folder, classes)
+    if train_boxes:
+        kept = _with_boxes(kept, train, index, train_folder, classes)
     return Splits(train=kept, held_out=held_out, evaluated=evaluated)
 
 
@@ -145,6 +148,23 @@ def _part(
     drawn = [train[position] for position in held_out.positions_N]
     pictures = _all_annotated(drawn, index, folder)
     return kept, checked(_dataset("held-out", folder, pictures, classes), folder, True)
+
+
+def _with_boxes(
+    kept: FolderDataset,
+    train: list[_Picture],
+    index: AnnotationIndex,
+    folder: Path,
+    classes: ClassList,
+) -> FolderDataset:
+    """The training pictures, with boxes wherever the annotations have some."""
+    pictures = [train[position] for position in kept.positions_N]
+    with progress(len(pictures), "files", "reading annotations of training pictures") as bar:
+        for i, picture in enumerate(pictures):
+            if picture.stem in index:
+                pictures[i] = _annotated(picture, index, folder)
+            bar.update()
+    return checked(_dataset("train", folder, pictures, classes), folder)
 
 
 def _dataset(

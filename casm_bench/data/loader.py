@@ -27,8 +27,10 @@ from torch import Tensor
 from ..errors import UsageError, WorkError
 from ..protocols import Frame
 from .dataset import Dataset
+from .frames import View, boxes_in_view
 
 Augmentation = Literal["none", "flip", "crop-flip"]
+LEAST_AREA = 0.08  # of a random crop, as a share of the picture (torchvision's default)
 AUGMENTATIONS: tuple[Augmentation, ...] = ("none", "flip", "crop-flip")
 
 # Pillow releases the interpreter lock while it decodes and resizes, so threads are enough.
@@ -125,17 +127,40 @@ def training_batches(
     augment: Augmentation = "none",
     start: int = 0,
     part: range | None = None,
+    least_area: float = LEAST_AREA,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Shuffled batches number `start` and following of one epoch: images_BCHW uint8, labels_B.
 
     Of every batch only the positions in `part` are read and handed out (None: all of them).
 
     `augment`: `none`; `flip`, left to right for every other picture; `crop-flip`, also a random
-    crop of 8-100 % of the area with ratio 3/4-4/3 (torchvision's RandomResizedCrop, which the
-    official code uses). Without random crops pictures are cropped as for evaluation. A picture
-    that cannot be read is replaced by the next readable one, with its label, and logged once.
-    Raises UsageError for unknown augmentation and for data without pixels, WorkError if no
-    picture can be read.
+    crop of 8-100 % of the area (from `least_area` on) with ratio 3/4-4/3 (torchvision's
+    RandomResizedCrop, which the official code uses). Without random crops pictures are cropped as
+    for evaluation. A picture that cannot be read is replaced by the next readable one, with its
+    label, and logged once. Raises UsageError for unknown augmentation and for data without pixels,
+    WorkError if no picture can be read.
+    """
+    for images_BCHW, labels_B, _ in boxed_training_batches(
+        dataset, size, batch_size, seed, epoch, augment, start, part, least_area
+    ):
+        yield images_BCHW, labels_B
+
+
+def boxed_training_batches(
+    dataset: Dataset,
+    size: int,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    augment: Augmentation = "none",
+    start: int = 0,
+    part: range | None = None,
+    least_area: float = LEAST_AREA,
+) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+    """The batches of `training_batches`, and for each picture its boxes as seen in it.
+
+    Boxes are float32 n×4 in pixels of the size×size picture, cropped and flipped like it but not
+    clipped: they may leave the picture, or lie outside it.
     """
     if augment not in AUGMENTATIONS:
         raise UsageError(f"Unknown augmentation {augment!r}; known are {', '.join(AUGMENTATIONS)}.")
@@ -145,12 +170,14 @@ def training_batches(
     length = _epoch_length(dataset, batch_size)
     part = range(batch_size) if part is None else part
     positions = [p for p in range(start * batch_size, length) if p % batch_size in part]
-    read = partial(_read_for_training, dataset, size, augment, (seed, epoch), order_N)
+    show = partial(_augmented, dataset, size=size, augment=augment, least_area=least_area)
+    read = partial(_read_for_training, dataset, show, (seed, epoch), order_N)
     pictures = _in_order(read, positions, ahead=batch_size)
     for batch in _chunks(pictures, len(part)):
-        indices_B = np.array([index for index, _ in batch])
-        images_BCHW = torch.from_numpy(np.stack([picture for _, picture in batch]))
-        yield images_BCHW, _labels(dataset, indices_B)
+        indices_B = np.array([index for index, _, _ in batch])
+        images_BCHW = torch.from_numpy(np.stack([picture for _, picture, _ in batch]))
+        boxes = [torch.from_numpy(boxes_N4.astype(np.float32)) for _, _, boxes_N4 in batch]
+        yield images_BCHW, _labels(dataset, indices_B), boxes
 
 
 def _epoch_length(dataset: Dataset, batch_size: int) -> int:
@@ -159,17 +186,17 @@ def _epoch_length(dataset: Dataset, batch_size: int) -> int:
 
 def _read_for_training(
     dataset: Dataset,
-    size: int,
-    augment: Augmentation,
+    show: Callable[[int, np.random.Generator], tuple[np.ndarray, View]],
     key: tuple[int, int],
     order_N: np.ndarray,
     position: int,
-) -> tuple[int, np.ndarray]:
+) -> tuple[int, np.ndarray, np.ndarray]:
     first = int(order_N[position])
     for index in chain(range(first, len(dataset)), range(first)):
         try:
-            rng = np.random.default_rng((*key, position))
-            return index, _channels_first(_augmented(dataset, index, size, augment, rng))
+            picture_HW3, view = show(index, np.random.default_rng((*key, position)))
+            boxes_N4 = boxes_in_view(dataset.boxes[index], *dataset.sizes_N2[index], view)
+            return index, _channels_first(picture_HW3), boxes_N4
         except WorkError as error:
             _warn_once(f"Left out of training: {error}")
     raise WorkError(f"Not one of the {len(dataset)} training pictures can be read.")
@@ -181,33 +208,40 @@ def _warn_once(message: str) -> None:
 
 
 def _augmented(
-    dataset: Dataset, index: int, size: int, augment: Augmentation, rng: np.random.Generator
-) -> np.ndarray:
+    dataset: Dataset,
+    index: int,
+    rng: np.random.Generator,
+    size: int,
+    augment: Augmentation,
+    least_area: float,
+) -> tuple[np.ndarray, View]:
     if augment == "crop-flip":
-        picture_HW3 = _random_resized_crop(dataset.image(index), size, rng)
+        picture_HW3 = dataset.image(index)
+        height, width = picture_HW3.shape[:2]
+        crop = random_crop(width, height, rng, least_area)
+        picture_HW3 = _cut_out(picture_HW3, crop, size)
     else:
-        picture_HW3 = dataset.frame_image(index, "crop", size)
-    flipped = augment != "none" and rng.random() < 0.5
-    return picture_HW3[:, ::-1] if flipped else picture_HW3
+        crop, picture_HW3 = None, dataset.frame_image(index, "crop", size)
+    flipped = augment != "none" and bool(rng.random() < 0.5)
+    return picture_HW3[:, ::-1] if flipped else picture_HW3, View(size, crop, flipped)
 
 
-def _random_resized_crop(
-    picture_HW3: np.ndarray, size: int, rng: np.random.Generator
-) -> np.ndarray:
-    height, width = picture_HW3.shape[:2]
-    x0, y0, x1, y1 = random_crop(width, height, rng)
-    crop = Image.fromarray(np.ascontiguousarray(picture_HW3[y0:y1, x0:x1]))
-    return np.array(crop.resize((size, size), Image.Resampling.BILINEAR))
+def _cut_out(picture_HW3: np.ndarray, crop: tuple[int, int, int, int], size: int) -> np.ndarray:
+    x0, y0, x1, y1 = crop
+    part = Image.fromarray(np.ascontiguousarray(picture_HW3[y0:y1, x0:x1]))
+    return np.array(part.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def random_crop(width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+def random_crop(
+    width: int, height: int, rng: np.random.Generator, least_area: float = LEAST_AREA
+) -> tuple[int, int, int, int]:
     """x0, y0, x1, y1 (half-open) of a crop with 8-100 % of the area and ratio 3/4-4/3.
 
     Area uniform, ratio log-uniform, as in torchvision's RandomResizedCrop. Where ten draws do
     not fit into a long picture, its central part with the nearest allowed ratio.
     """
     for _ in range(10):
-        area = width * height * rng.uniform(0.08, 1.0)
+        area = width * height * rng.uniform(least_area, 1.0)
         ratio = math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:

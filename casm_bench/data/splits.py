@@ -47,6 +47,18 @@ def hold_out(
     return replace(train, split="train"), replace(held_out, split="held-out")
 
 
+def few_per_class(dataset: Dataset, count: int, seed: int) -> Dataset:
+    """As many pictures as before, but only `count` different ones of every class, over and over.
+
+    So an epoch stays as long as it was, and only the number of pictures differs between trainings.
+    Which ones is drawn by the seed.
+    """
+    order_N = np.random.default_rng(seed).permutation(len(dataset))
+    by_class = [order_N[dataset.labels_N[order_N] == k] for k in np.unique(dataset.labels_N)]
+    chosen = np.concatenate([rows[:count] for rows in by_class])
+    return dataset.subset(np.resize(np.sort(chosen), len(dataset)))
+
+
 def _of_class(dataset: Dataset, label: int, eligible_N: np.ndarray | None) -> np.ndarray:
     of_class_N = dataset.labels_N == label
     return of_class_N if eligible_N is None else of_class_N & eligible_N

@@ -21,6 +21,7 @@ from ..backbones.weights import IMAGENET_CLASSES, load_classifier
 from ..cache import trim
 from ..data.catalog import load_splits
 from ..data.dataset import Dataset, Splits
+from ..data.splits import few_per_class
 from ..errors import UsageError
 from ..files import sha256_of, short_hash
 from ..protocols import ALWAYS_REPORTED, Protocol, get_protocol
@@ -248,6 +249,8 @@ class Bench:
         fits_here = facts.trained and self.imported is None
         if fits_here or trained_here:
             _ = self.train_digest  # says what is missing where there are no training pictures
+        if fits_here and facts.boxes == "training":
+            self._check_training_boxes(facts.name)
         if trained_here or issubclass(cls, BoxMethod):
             return
         shown = [self.splits.train] if fits_here else []
@@ -259,6 +262,16 @@ class Bench:
                     f"{dataset.name!r}, which has {len(dataset.classes)}; {self.recipe.classifier} "
                     f"with weights {self.recipe.weights!r} knows {self.classes}."
                 )
+
+    def _check_training_boxes(self, method: str) -> None:
+        train = self.splits.train
+        if not any(len(boxes) for boxes in train.boxes):
+            raise UsageError(
+                f"Method {method!r} is supervised: it learns from true boxes, and the training "
+                f"pictures of {train.name!r} have none. Train it on others (--train-data NAME "
+                "--train-root PATH), such as shapes or tiny-imagenet, or leave it out. For "
+                "imagenet, --set data.train_boxes=True reads those that are on disk."
+            )
 
     def make(self, cls: type[SaliencyMethod]) -> SaliencyMethod:
         """The method with this run's hyperparameters; network and state not yet fitted."""
@@ -303,8 +316,20 @@ class Bench:
             "batch_size": recipe.batch_size,
             "augment": recipe.augment,
             "share": recipe.share,
+            **self._few_pictures_config,
             **self._arithmetic_config,
         }
+
+    @cached_property
+    def pictures_to_fit(self) -> Dataset:
+        """The training pictures of methods; the classifier's are never fewer than all."""
+        few, train = self.recipe.images_per_class, self.splits.train
+        return train if few is None else few_per_class(train, few, self.seed)
+
+    @property
+    def _few_pictures_config(self) -> dict[str, object]:
+        few = self.recipe.images_per_class
+        return {} if few is None else {"images_per_class": few}
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -371,6 +396,8 @@ def _adapted_recipe(request: Request) -> Recipe:
         recipe = replace(recipe, weights=request.weights)
     pretraining = replace(recipe.pretraining, **request.settings.get("pretraining", {}))
     recipe = replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
+    if recipe.images_per_class is not None and recipe.images_per_class < 1:
+        raise UsageError("--set recipe.images_per_class must be at least 1.")
     sizes = (recipe.batch_size, recipe.evaluation_batch_size, recipe.pretraining.batch_size)
     if min(sizes) < 1:
         raise UsageError("--set: batch sizes of recipe and pretraining must be at least 1.")

@@ -149,8 +149,8 @@ class Measurement:
 
     def _train_and_keep(self, path: Path) -> None:
         bench, recipe = self.bench, self.bench.recipe
-        batches = training.TrainBatches(
-            bench.splits.train,
+        batches = training.batches_for(self.facts)(
+            bench.pictures_to_fit,
             self.method.classifier,
             recipe.batch_size,
             bench.seed,
@@ -174,7 +174,8 @@ class Measurement:
                 "seconds": seconds,
             }
             write_atomically(path, lambda temporary: torch.save(fitted, temporary))
-            (self.folder / "training.pt").unlink(missing_ok=True)
+            for checkpoint in self.folder.rglob("training.pt"):  # one for every phase
+                checkpoint.unlink()
 
     # --- maps and boxes -----------------------------------------------------------------------
 

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casm_bench.data.dataset import Dataset
-from casm_bench.data.frames import to_frame_image
+from casm_bench.data.frames import View, boxes_in_view, to_frame_image
 from casm_bench.data.loader import (
     AUGMENTATIONS,
     FrameBatch,
+    boxed_training_batches,
     frame_batches,
     random_crop,
     steps_per_epoch,
@@ -219,6 +220,69 @@ class TestTrainingBatches:
             next(training_batches(replace(bare(3), has_pixels=False), 48, 3, 0, 0))
 
 
+class _BrightDataset(Dataset):
+    """Dark pictures in which the pixels of the box are bright; the box is drawn by the index."""
+
+    def image(self, index: int) -> np.ndarray:
+        width, height = self.sizes_N2[index]
+        picture_HW3 = np.zeros((height, width, 3), np.uint8)
+        x0, y0, x1, y1 = self.boxes[index][0].astype(int)
+        picture_HW3[y0:y1, x0:x1] = 255
+        return picture_HW3
+
+
+def Bright(count: int) -> _BrightDataset:
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, (90, 60), (count, 2))
+    sides = rng.integers(20, 40, (count, 2))
+    boxes = np.concatenate([corners, np.minimum(corners + sides, (120, 90))], axis=1)
+    return replace(
+        bare(count, _BrightDataset),
+        sizes_N2=np.tile((120, 90), (count, 1)),
+        boxes=list(boxes[:, None, :].astype(float)),
+    )
+
+
+class TestBoxedTrainingBatches:
+    @pytest.mark.parametrize("augment", AUGMENTATIONS)
+    def test_boxes_follow_the_pixels(self, augment):
+        """The oracle is the extent of the bright pixels in the picture that is handed out."""
+        dataset, seen = Bright(40), 0
+        for images_BCHW, _, boxes in boxed_training_batches(dataset, 64, 8, 0, 0, augment):
+            for image_CHW, boxes_N4 in zip(images_BCHW, boxes, strict=True):
+                rows, columns = (image_CHW[0] > 127).nonzero().unbind(1)
+                visible_4 = boxes_N4[0].clamp(0, 64)
+                if (visible_4[2:] - visible_4[:2]).min() < 2:
+                    continue
+                extent = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+                assert (visible_4 - torch.stack(extent)).abs().max() <= 1.01
+                seen += 1
+        assert seen >= 20
+
+    def test_a_flip_and_a_crop_by_hand(self):
+        box = [(30, 20, 50, 60)]
+        crop = View(64, (20, 10, 60, 90), flipped=False)  # 40×80 pixels: ×1.6 and ×0.8
+        assert boxes_in_view(box, 120, 90, crop).tolist() == [[16, 8, 48, 40]]
+        assert boxes_in_view(box, 120, 90, replace(crop, flipped=True)).tolist() == [
+            [16, 8, 48, 40]  # it lies in the middle
+        ]
+        assert boxes_in_view(box, 120, 90, View(90, None, True)).tolist() == [[55, 20, 75, 60]]
+
+    def test_pictures_without_boxes_have_none(self, make_packed):
+        dataset = make_packed(4).without_boxes()
+        (batch,) = boxed_training_batches(dataset, 48, 4, 0, 0, "crop-flip")
+        assert [tuple(boxes_N4.shape) for boxes_N4 in batch[2]] == [(0, 4)] * 4
+
+    def test_they_are_the_batches_of_unsupervised_methods(self, make_packed):
+        both = zip(
+            boxed_training_batches(make_packed(9), 32, 4, 0, 1, "crop-flip"),
+            training_batches(make_packed(9), 32, 4, 0, 1, "crop-flip"),
+            strict=True,
+        )
+        for (*with_boxes, _), without in both:
+            assert all(torch.equal(*pair) for pair in zip(with_boxes, without, strict=True))
+
+
 KEYS = [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
@@ -250,6 +314,12 @@ class TestRandomCrop:
         assert ratio.min() > 0.745 and ratio.max() < 1.34
         assert abs(np.median(np.log(ratio))) < 0.02
         assert abs(((x0 + x1) / 2).mean() - 500) < 10  # nothing drifts to a side
+
+    def test_smaller_crops_can_be_ruled_out(self):
+        rng = np.random.default_rng(0)
+        crops = np.array([random_crop(1000, 1000, rng, least_area=0.3) for _ in range(1000)])
+        shares = (crops[:, 2] - crops[:, 0]) * (crops[:, 3] - crops[:, 1]) / 1e6
+        assert 0.299 < shares.min() < 0.31
 
     def test_it_draws_what_torchvision_draws(self):
         """The same distribution as RandomResizedCrop's, on an oblong picture."""

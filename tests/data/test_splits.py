@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casm_bench.data.dataset import Dataset
-from casm_bench.data.splits import checked, hold_out, shared_pictures, without_copies
+from casm_bench.data.splits import (
+    checked,
+    few_per_class,
+    hold_out,
+    shared_pictures,
+    without_copies,
+)
 from casm_bench.errors import UsageError, WorkError
 
 
@@ -149,3 +155,26 @@ def test_the_same_picture_is_found_under_another_name():
     assert shared_pictures(one, other) == [("a2", "b1")]
     assert shared_pictures(one, other.subset([0, 2])) == []
     assert shared_pictures(one.subset([1]), other) == []
+
+
+class TestFewPerClass:
+    def test_an_epoch_stays_as_long_as_it_was(self):
+        dataset = bare_dataset([0] * 50 + [1] * 20 + [2] * 3)
+        few = few_per_class(dataset, 4, seed=0)
+        assert len(few) == len(dataset)
+        different = Counter(dict.fromkeys(few.names))
+        assert len(different) == 4 + 4 + 3
+        assert set(few.names) <= set(dataset.names)
+        shown = Counter(few.names)
+        assert max(shown.values()) - min(shown.values()) <= 1
+        for name, label in zip(few.names, few.labels_N, strict=True):
+            assert label == dataset.labels_N[dataset.names.index(name)]
+
+    def test_the_seed_draws_the_pictures(self):
+        dataset = bare_dataset([0] * 40 + [1] * 40)
+        drawn = [set(few_per_class(dataset, 5, seed).names) for seed in (0, 0, 1)]
+        assert drawn[0] == drawn[1] != drawn[2]
+
+    def test_more_than_there_are_is_all_there_are(self):
+        dataset = bare_dataset([0, 1, 1])
+        assert sorted(few_per_class(dataset, 9, seed=0).names) == sorted(dataset.names)
