@@ -228,6 +228,28 @@ class Paper:
             print(path)
 
 
+@dataclass
+class Report:
+    """Write the page: results, methods, records and an image browser, opened from disk."""
+
+    results: Path = DEFAULT_RESULTS
+    """Folder with records."""
+    out: Path = Path("report")
+    """Folder for the page; index.html is its first file."""
+    public: bool = False
+    """Leave out pictures that may not be shared."""
+    open: bool = False
+    """Show the page when it is done."""
+
+    def __call__(self) -> None:
+        from .report.page import write_page
+
+        page = write_page(self.results, self.out, self.public)
+        print(page)
+        if self.open:
+            webbrowser.open(page.resolve().as_uri())
+
+
 COMMANDS = {
     "run": Run,
     "show": Show,
@@ -235,6 +257,7 @@ COMMANDS = {
     "list": List,
     "score": Score,
     "paper": Paper,
+    "report": Report,
 }
 
 

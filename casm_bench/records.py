@@ -178,13 +178,28 @@ def save_record(
     path = record.path(results)
     shown = None
     if showcase is not None:
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **showcase)
-        shown = _write_hashed(path.with_suffix(".npz"), buffer.getvalue())
+        shown = _write_hashed(path.with_suffix(".npz"), _packed(showcase))
     scores = write_per_image(path.with_suffix(".parquet"), per_image)
     record = replace(record, per_image=scores, showcase=shown)
     write_atomically(path, to_json(record).encode())
     return record
+
+
+def save_private_pictures(
+    record: Record, results: Path, showcase: Mapping[str, np.ndarray]
+) -> None:
+    """Keep pictures that may not be shared in the cache, which no repository holds."""
+    write_atomically(_private_path(record, results), _packed(showcase))
+
+
+def _private_path(record: Record, results: Path) -> Path:
+    return Path(results) / CACHE / "pictures" / f"{record.key}.npz"
+
+
+def _packed(arrays: Mapping[str, np.ndarray]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 
 def _write_hashed(path: Path, content: bytes) -> HashedFile:
@@ -307,12 +322,28 @@ def load_showcase(record: Record, results: Path) -> dict[str, np.ndarray] | None
         return None
     path = record.path(results)
     content = _read_hashed(path, record.showcase)
+    return _unpacked(content, path.with_name(record.showcase["file"]))
+
+
+def load_private_pictures(record: Record, results: Path) -> dict[str, np.ndarray] | None:
+    """What save_private_pictures kept, None if there is nothing. Raises WorkError if damaged."""
+    path = _private_path(record, results)
+    return _unpacked(path.read_bytes(), path) if path.is_file() else None
+
+
+def load_per_image(record: Record, results: Path) -> pa.Table:
+    """The per-image scores beside a record. Raises WorkError when they are not its own."""
+    if record.per_image is None:
+        raise WorkError(f"{record.path(results)} has no per-image scores: measure again.")
+    return pq.read_table(io.BytesIO(_read_hashed(record.path(results), record.per_image)))
+
+
+def _unpacked(content: bytes, path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, zipfile.BadZipFile) as error:
-        broken = path.with_name(record.showcase["file"])
-        raise WorkError(f"{broken} cannot be read ({error}): measure again.") from error
+        raise WorkError(f"{path} cannot be read ({error}): measure again.") from error
 
 
 def _read_hashed(record: Path, file: HashedFile) -> bytes:

@@ -30,7 +30,13 @@ from ..metrics.masks import mask_statistics, summarise_masks
 from ..metrics.scoring import Scores, image_columns, score_maps, score_predicted_boxes
 from ..progress import progress
 from ..protocols import BoxRule, Protocol
-from ..records import Record, per_image_table, provenance, save_record
+from ..records import (
+    Record,
+    per_image_table,
+    provenance,
+    save_private_pictures,
+    save_record,
+)
 from ..statistics import error_interval
 
 if TYPE_CHECKING:
@@ -94,7 +100,11 @@ class Measurement:
             provenance=self._provenance(),
             cost=self.cost,
         )
-        return save_record(record, self.bench.request.out, per_image_table(columns), showcase)
+        results = self.bench.request.out
+        if showcase and not self.dataset.shareable:
+            save_private_pictures(record, results, showcase)
+            showcase = None
+        return save_record(record, results, per_image_table(columns), showcase)
 
     # --- fitting ------------------------------------------------------------------------------
 
@@ -292,7 +302,7 @@ class Measurement:
         frame, maps = next(iter(self.caches.items()))
         metrics = self._mask_metrics(maps, frame)
         metrics |= self._masked_accuracy(maps, frame)
-        return metrics, self._showcase(maps, frame) if self.dataset.shareable else None
+        return metrics, self._showcase(maps, frame)
 
     def _mask_metrics(self, maps: MapCache, frame: str) -> dict[str, float]:
         facts = self.facts
@@ -355,10 +365,19 @@ class Measurement:
         shares = [self._in_unit_range(by_index[i]) for i in chosen]
         return {
             "names": np.array([self.dataset.names[i] for i in chosen]),
+            "frame": np.array(frame),
+            "truth": self._padded_truth(chosen, frame),
             "images": np.stack(images),
             "masks": np.stack(shares).astype(np.float16),
             "binary": np.stack([self._binary(by_index[i]) for i in chosen]),
         }
+
+    def _padded_truth(self, chosen: list[int], frame: str) -> np.ndarray:
+        """True boxes in the frame, int64 n×most×4; all zeros where a picture has fewer."""
+        data = self.dataset
+        boxes = [truth_in_frame(data.boxes[i], *data.sizes_N2[i], frame, self.size) for i in chosen]
+        most = max(map(len, boxes))
+        return np.stack([np.pad(b, ((0, most - len(b)), (0, 0))) for b in boxes])
 
     # --- the record ---------------------------------------------------------------------------
 
