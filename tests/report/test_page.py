@@ -260,6 +260,7 @@ def visit(browser, page):
 
 
 def captions(tab):
+    tab.wait_for_function("document.querySelector('#views figure')")
     return [text.strip() for text in tab.locator("#views figcaption").all_inner_texts()]
 
 
@@ -310,6 +311,7 @@ def test_keyboard_order_and_views(visit):
     tab.locator("body").press("ArrowLeft")
     tab.locator("body").press("ArrowLeft")
     assert position.inner_text() == "3 of 3: c"
+    tab.locator("figcaption", has_text="IoU 0.06").wait_for()
     tab.locator("body").press("ArrowUp")
     assert "threshold 0.53" in captions(tab)[0]
     tab.locator("body").press("o")
@@ -317,6 +319,7 @@ def test_keyboard_order_and_views(visit):
     assert tab.get_by_label("View").input_value() == "inside"
     tab.get_by_label("Order").select_option(label="failures of Baseline")
     assert [i.get_attribute("alt") for i in tab.locator("#strip img").all()] == ["b", "c", "a"]
+    tab.locator("figcaption", has_text="IoU 0.20").wait_for()
     tab.get_by_label("Baseline", exact=True).uncheck()
     assert len(captions(tab)) == 1
     tab.get_by_label(re.compile("^Pictures of")).select_option(index=1)

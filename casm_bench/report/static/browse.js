@@ -4,7 +4,8 @@
 
 const $ = (id) => document.getElementById(id);
 const sets = window.casmBenchSets;
-const loaded = new Map();
+const loaded = new Map(); // sets of pictures by number
+const images = new Map(); // by file
 const state = { set: 0, order: [], at: 0, threshold: null, hidden: new Set() };
 
 // --- maps, masks and boxes ---------------------------------------------------------------------
@@ -190,6 +191,14 @@ function words(found, truth) {
   return `${overlap} (${how}), ${box}`;
 }
 
+/** Calls back at once if the file was loaded before, so that dragging the threshold is smooth. */
+function withImage(file, callback) {
+  if (!images.has(file)) images.set(file, element("img", { src: file }));
+  const image = images.get(file);
+  if (image.complete) callback(image);
+  else image.addEventListener("load", () => callback(image), { once: true });
+}
+
 function draw() {
   const data = loaded.get(state.set);
   if (!data) return;
@@ -197,8 +206,7 @@ function draw() {
   const picture = data.pictures[index];
   $("position").textContent = `${state.at + 1} of ${state.order.length}: ${picture.name}`;
   $("level").value = state.threshold === null ? "own rule" : (state.threshold / 255).toFixed(2);
-  const image = new Image();
-  image.onload = () => {
+  withImage(picture.file, (image) => {
     if (index !== state.order[state.at] || data !== loaded.get(state.set)) return;
     const figures = data.methods.filter((_, i) => !state.hidden.has(i)).map((method) => {
       const found = prediction(data, method, index);
@@ -209,8 +217,7 @@ function draw() {
       return element("figure", {}, canvas, element("figcaption", {}, link, `: ${text}`));
     });
     $("views").replaceChildren(...figures);
-  };
-  image.src = picture.file;
+  });
   [...$("strip").children].forEach((button, i) => button.setAttribute("aria-pressed", i === state.at));
 }
 
