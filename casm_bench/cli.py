@@ -52,7 +52,15 @@ class Run:
     weights_from: Path | None = None
     """Folder with a method fitted elsewhere (see import-casme), taken in place of training."""
     protocols: list[str] = field(default_factory=list)
-    """Protocols beside casm, casm-clipped and warp, see `list protocols`."""
+    """Protocols beside casm, casm-clipped and warp, see `list protocols`; each also as
+    PROTOCOL@POLICY[/RULE], such as casm@fixed:0.5 or fong@tuned/energy, see `list policies`."""
+    tune_data: str | None = None
+    """Data set whose boxes choose the thresholds of policy tuned, instead of the held-out split;
+    rest: the pictures that --limit leaves out."""
+    tune_root: str | None = None
+    """File or folder that holds it."""
+    tune_images: int = 5000
+    """At most so many of its pictures, drawn by the seed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where networks run; auto takes a GPU if there is one."""
     tensorboard: Path | None = None
@@ -158,8 +166,10 @@ class ImportCasme:
 class List:
     """List what there is to choose from."""
 
-    what: Annotated[Literal["methods", "data", "recipes", "protocols"], tyro.conf.Positional]
-    """methods, data, recipes or protocols."""
+    what: Annotated[
+        Literal["methods", "data", "recipes", "protocols", "policies"], tyro.conf.Positional
+    ]
+    """methods, data, recipes, protocols or policies."""
     json: bool = False
     """As JSON, with every declared fact."""
 
@@ -198,18 +208,48 @@ class Score:
 
     def __call__(self) -> None:
         from .given import GivenMaps, score_given_maps
+        from .protocols import column_title
 
         asked = {name: value for name, value in vars(self).items() if name != "rule"}
         asked["protocols"] = tuple(self.protocols)
         result = score_given_maps(GivenMaps(**asked, rule=_parse_rule(self.rule)))
         for name, scores in result["protocols"].items():
             low, high = scores["interval"]
-            print(
-                f"{name}: LE {scores['localization_error']:.2f} % [{low:.2f}, {high:.2f}], "
-                f"F1 {scores['f1']:.2f} %, {scores['n_images']} images"
-            )
+            error = f"LE {scores['localization_error']:.2f} % [{low:.2f}, {high:.2f}]"
+            rest = f"F1 {scores['f1']:.2f} %, {scores['n_images']} images"
+            print(f"{column_title(name, scores['policy'])}: {error}, {rest}")
         if result["missing"]:
             print(f"{len(result['missing'])} pictures have no map; they are listed in {self.out}.")
+
+
+@dataclass
+class Compare:
+    """Compare two methods on the same images: paired difference, exact McNemar test, Holm."""
+
+    a: Annotated[str, tyro.conf.Positional]
+    """A method, METHOD:VARIANT, or a record's path; a quoted path with * takes several seeds."""
+    b: Annotated[str, tyro.conf.Positional]
+    """What A is compared with, named in the same way."""
+    data: str | None = None
+    """Only on this data set."""
+    recipe: str | None = None
+    """Only under this recipe (as the records' folder is called)."""
+    protocols: list[str] = field(default_factory=list)
+    """Only these protocols; all that both were scored under otherwise."""
+    results: Path = DEFAULT_RESULTS
+    """Folder with records."""
+    out: Path | None = None
+    """FILE.csv or FILE.json for the comparisons, numbers unrounded."""
+
+    def __call__(self) -> None:
+        from .report import compare
+
+        asked = {"data": self.data, "recipe": self.recipe, "protocols": self.protocols}
+        found = compare.compare(self.a, self.b, self.results, **asked)
+        if self.out is not None:
+            compare.write_comparisons(found, self.out)
+        _print_table("Paired comparison", compare.comparison_lines(found))
+        print(compare.EXPLANATION)
 
 
 @dataclass
@@ -256,6 +296,7 @@ COMMANDS = {
     "import-casme": ImportCasme,
     "list": List,
     "score": Score,
+    "compare": Compare,
     "paper": Paper,
     "report": Report,
 }
@@ -331,11 +372,18 @@ def _listed_protocols() -> list[dict[str, Any]]:
     return [asdict(protocol) for protocol in PROTOCOLS.values()]
 
 
+def _listed_policies() -> list[dict[str, Any]]:
+    from .protocols import POLICIES
+
+    return [{"name": name, "summary": summary} for name, summary in POLICIES.items()]
+
+
 _LISTED = {
     "methods": _listed_methods,
     "data": _listed_data,
     "recipes": _listed_recipes,
     "protocols": _listed_protocols,
+    "policies": _listed_policies,
 }
 
 
@@ -362,14 +410,22 @@ def _parse_rule(text: str | None) -> Any:
 
 
 def _print_results(records: list[Any], results: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from .report.published import read_published, table1_rows
     from .report.table import final_table
 
     lines = final_table(records, table1_rows(read_published(results)))
-    table = Table(title="Localization error in %, with 95 % intervals")
+    _print_table("Localization error in %, with 95 % intervals", lines)
+    for record in records:
+        for skip in record.skipped or []:
+            _say(f"skipped {skip['name']}: {skip['reason']}")
+
+
+def _print_table(title: str, lines: Sequence[dict[str, str]]) -> None:
+    """Print lines that share their columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
     for column in lines[0]:
         table.add_column(column)
     for line in lines:
@@ -378,6 +434,3 @@ def _print_results(records: list[Any], results: Path) -> None:
     if not console.is_terminal:
         console.width = 200  # a log is not as narrow as the terminal it might be read in
     console.print(table)
-    for record in records:
-        for skip in record.skipped or []:
-            _say(f"skipped {skip['name']}: {skip['reason']}")

@@ -8,12 +8,25 @@ do what these declarations say.
 from __future__ import annotations
 
 import difflib
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from .errors import UsageError
 
 Frame = Literal["crop", "warp", "original"]
+Policy = Literal["own", "fixed", "tuned", "oracle"]
+POLICIES: dict[Policy, str] = {
+    "own": "The method's own rule and threshold, or the protocol's; no boxes of this data used.",
+    "fixed": "fixed:ALPHA: one threshold for every method, chosen beforehand.",
+    "tuned": "The threshold that serves held-out pictures with boxes best; they are in the record.",
+    "oracle": "The threshold that serves the evaluated pictures best: an upper bound, no result.",
+}
+
+
+Kind = Literal["quantile", "mean", "value", "energy", "fixed", "relative"]
+Component = Literal["largest", "all", "contour"]
 
 
 @dataclass(frozen=True)
@@ -32,15 +45,16 @@ class BoxRule:
         What an empty mask predicts: `fail` (no box, IoU 0) or `full` (the whole frame).
     """
 
-    kind: Literal["quantile", "mean", "value", "energy", "fixed", "relative"] = "quantile"
+    kind: Kind = "quantile"
     alpha: float | None = None
-    component: Literal["largest", "all", "contour"] = "largest"
+    component: Component = "largest"
     connectivity: Literal[4, 8] = 4
     empty: Literal["fail", "full"] = "fail"
 
     def __str__(self) -> str:
         alpha = "" if self.alpha is None else f" {self.alpha:g}"
-        return f"{self.kind}{alpha}, {self.component}"
+        corners = ", by corners" if self.connectivity == 8 else ""
+        return f"{self.kind}{alpha}, {self.component}{corners}"
 
 
 CASM_RULE = BoxRule("quantile", component="largest")
@@ -65,7 +79,7 @@ class Protocol:
     iou_at_least: bool  # True: IoU >= threshold succeeds; False: IoU > threshold
     iou_threshold: float = 0.5
     rule: BoxRule = CASM_RULE  # for maps that bring no rule of their own
-    policy: Literal["own", "oracle"] = "own"  # oracle: best threshold over the evaluated split
+    policy: Policy = "own"
     overrides_rule: bool = False  # True: the protocol's rule replaces a method's own
     version: int = 1
 
@@ -130,10 +144,83 @@ ALWAYS_REPORTED = ("casm", "casm-clipped", "warp")
 
 
 def get_protocol(name: str) -> Protocol:
-    """Look up a protocol. Raises UsageError naming the nearest known one."""
-    if name in PROTOCOLS:
-        return PROTOCOLS[name]
-    near = difflib.get_close_matches(name, PROTOCOLS, n=1)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    known = ", ".join(PROTOCOLS)
-    raise UsageError(f"There is no protocol called {name!r}. {hint}Known are: {known}.")
+    """Look up a protocol, also one with another policy or rule: NAME@POLICY[/RULE].
+
+    RULE is KIND[,COMPONENT[,CONNECTIVITY]]; without it `fixed` thresholds the map's values, `tuned`
+    and `oracle` its values as shares of their range (`value`). The component is the largest, 4-
+    connected, unless said otherwise; in the original picture it is all of it, as in its source.
+    Raises UsageError naming the nearest known one, or what is wrong with policy or rule.
+    """
+    name, at, how = name.partition("@")
+    if name not in PROTOCOLS:
+        near = difflib.get_close_matches(name, PROTOCOLS, n=1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        known = ", ".join(PROTOCOLS)
+        raise UsageError(f"There is no protocol called {name!r}. {hint}Known are: {known}.")
+    return _with_policy(PROTOCOLS[name], how) if at else PROTOCOLS[name]
+
+
+def _with_policy(base: Protocol, how: str) -> Protocol:
+    name = f"{base.name}@{how}"
+    policy_and_alpha, _, rule_text = how.partition("/")
+    policy, colon, alpha_text = policy_and_alpha.partition(":")
+    alpha = _alpha(name, alpha_text) if colon else None
+    if policy not in POLICIES or (policy == "fixed") != (alpha is not None):
+        raise _misnamed(name, "the policy is own, fixed:ALPHA, tuned or oracle")
+    if policy == "own" and not rule_text:
+        return base
+    rule = replace(_rule(name, base, policy, rule_text), alpha=alpha)
+    if (policy == "own") != (rule.kind == "quantile"):
+        raise _misnamed(name, "quantile goes with own, and all other rules need a threshold")
+    if base.box_frame == "original" and rule.component == "contour":
+        raise _misnamed(name, "contours are not defined in the original picture")
+    summary = f"{base.summary} Threshold policy {policy}, box rule {rule}, for every method."
+    return replace(base, name=name, summary=summary, rule=rule, policy=policy, overrides_rule=True)
+
+
+def _rule(name: str, base: Protocol, policy: str, text: str) -> BoxRule:
+    if not text and base.overrides_rule:
+        return base.rule
+    component = "all" if base.box_frame == "original" else "largest"
+    usual = ["fixed" if policy == "fixed" else "value", component, "4"]
+    given = text.split(",") if text else []
+    kind, component, connectivity, *more = given + usual[len(given) :]
+    known = kind in get_args(Kind) and component in get_args(Component)
+    if more or not known or connectivity not in ("4", "8"):
+        kinds, components = ", ".join(get_args(Kind)), ", ".join(get_args(Component))
+        raise _misnamed(name, f"a rule is KIND[,COMPONENT[,4|8]] of {kinds}; {components}")
+    empty = "full" if component == "all" else "fail"
+    return BoxRule(kind, None, component, int(connectivity), empty)
+
+
+def _alpha(name: str, text: str) -> float:
+    try:
+        alpha = float(text)
+    except ValueError:
+        alpha = math.nan
+    if not 0 <= alpha < math.inf:
+        raise _misnamed(name, f"{text!r} is no threshold")
+    return alpha
+
+
+def _misnamed(name: str, problem: str) -> UsageError:
+    return UsageError(
+        f"Protocol {name!r}: {problem}. Write PROTOCOL@POLICY[/RULE], as casm@fixed:0.5, "
+        "fong@tuned/energy,all or casm@oracle/value."
+    )
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names of protocols as they are declared, each followed by those with another policy."""
+    order = list(PROTOCOLS)
+
+    def place(name: str) -> tuple[int, str]:
+        base = name.partition("@")[0]
+        return order.index(base) if base in order else len(order), name
+
+    return sorted(set(names), key=place)
+
+
+def column_title(name: str, policy: str) -> str:
+    """The protocol's name in tables; thresholds from the evaluated pictures are marked."""
+    return f"{name} (upper bound)" if policy == "oracle" else name

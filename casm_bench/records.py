@@ -63,8 +63,10 @@ class ProtocolResult(TypedDict):
 
     protocol: dict[str, Any]  # the declaration itself, asdict(Protocol)
     rule: dict[str, Any]  # the box rule that was used, asdict(BoxRule)
-    policy: str  # own, tuned or oracle: where the threshold comes from
+    policy: str  # own, fixed, tuned or oracle: where the threshold comes from
     tuned_on: str | None  # the split whose boxes chose it
+    tuned_images: NotRequired[int]  # how many boxed pictures of it, for policy tuned
+    tuned_error: NotRequired[float]  # localization error there, in percent
     localization_error: float
     interval: list[float]
     interval_method: str
@@ -344,6 +346,20 @@ def _unpacked(content: bytes, path: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
     except (ValueError, zipfile.BadZipFile) as error:
         raise WorkError(f"{path} cannot be read ({error}): measure again.") from error
+
+
+def load_per_image(path: Path, record: Record) -> pa.Table:
+    """The per-image scores of the record that lies at `path`, as PER_IMAGE_SCHEMA.
+
+    Raises WorkError when they are missing or are not those that were measured.
+    """
+    if record.per_image is None:
+        raise WorkError(f"{path} has no scores per image: measure it again.")
+    content = _read_hashed(Path(path), record.per_image)
+    try:
+        return pq.read_table(io.BytesIO(content))
+    except pa.ArrowInvalid as error:
+        raise WorkError(f"The scores per image of {path} cannot be read: {error}.") from error
 
 
 def _read_hashed(record: Path, file: HashedFile) -> bytes:

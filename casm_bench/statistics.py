@@ -1,4 +1,7 @@
-"""Confidence intervals of localization errors, over images and over seeds."""
+"""Intervals, paired tests and equivalence tests of localization errors.
+
+Shapes: N images, S seeds, R bootstrap draws, P patterns of differences over seeds.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean
+from typing import Literal
+
+import numpy as np
+
+DRAWS = 10_000  # of the bootstrap; its seed is fixed, so that a table is the same every time
 
 
 def wilson(hits: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
@@ -72,3 +80,166 @@ def mean_error(
         highest=max(errors),
         pooled=len(errors) > 1 and not same_images,
     )
+
+
+def equivalence(
+    errors: Sequence[float],
+    n_images: Sequence[int],
+    target: float,
+    margin: float,
+    *,
+    same_images: bool,
+    level: float = 0.05,
+) -> Literal["equivalent", "different", "undecided"]:
+    """Does the mean error over seeds lie within `margin` points of `target`, both in percent?
+
+    Two one-sided tests (Schuirmann 1987), each at `level`: equivalent where the whole interval of
+    confidence 1 - 2 level (Wilson, see `mean_error`) lies within target ± margin, bounds
+    included; different where none of it does; undecided otherwise. `target` counts as exact.
+    Raises ValueError as `mean_error`, and for a margin that is not positive.
+    """
+    if not margin > 0:
+        raise ValueError(f"a margin of {margin} points cannot be met")
+    interval = mean_error(errors, n_images, same_images=same_images, confidence=1 - 2 * level)
+    lowest, highest = target - margin, target + margin
+    if lowest <= interval.low and interval.high <= highest:
+        return "equivalent"
+    outside = interval.high < lowest or interval.low > highest
+    return "different" if outside else "undecided"
+
+
+# --- two methods on the same images -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Error of A minus error of B on the same images, in points: negative where A is better."""
+
+    value: float  # mean over seeds
+    low: float
+    high: float
+    interval_method: str
+    per_seed: tuple[float, ...]
+    only_a: int  # hits of A where B missed, summed over seeds
+    only_b: int
+    n_images: int  # distinct images, over all seeds
+    p_value: float  # exact McNemar test, given the trained networks
+    detectable: float  # smallest difference found with 80 % power at this n, in points
+
+
+def compare_hits(
+    hits: Sequence[tuple[np.ndarray, np.ndarray]], *, same_images: bool
+) -> PairedDifference:
+    """Compare two methods by whether they hit; one pair (hit_A_N, hit_B_N) per seed, bool.
+
+    One seed: the interval of Bonett & Price 2012, over images. Several seeds: a two-level
+    bootstrap that draws seeds and then images, percentiles 2.5 and 97.5; `same_images` says that
+    all seeds were scored on the same N images, which are then drawn for all seeds at once.
+    Drawing seeds makes the interval speak about training again, though three seeds say little.
+    Raises ValueError when there is no seed or no image, or where lengths differ.
+    """
+    if not hits or not all(len(a) == len(b) > 0 for a, b in hits):
+        raise ValueError("hits of both methods on the same images are needed, for one seed or more")
+    differences = [np.asarray(b, int) - np.asarray(a, int) for a, b in hits]  # misses of A - of B
+    together = same_images or len(hits) == 1
+    per_image_N = np.sum(differences, axis=0) if together else np.concatenate(differences)
+    seeds_per_image = len(hits) if together else 1
+    value = fmean(float(difference_N.mean()) for difference_N in differences)
+    if len(hits) == 1:
+        low, high = _adjusted_wald(differences[0])
+        method = "Bonett & Price"
+    else:
+        drawn_R = _two_level_bootstrap(differences, same_images)
+        low, high = np.percentile(drawn_R, (2.5, 97.5)).tolist()
+        method = "two-level bootstrap"
+    return PairedDifference(
+        value=100 * value,
+        low=100 * low,
+        high=100 * high,
+        interval_method=method,
+        per_seed=tuple(100 * float(difference_N.mean()) for difference_N in differences),
+        only_a=sum(int((difference_N < 0).sum()) for difference_N in differences),
+        only_b=sum(int((difference_N > 0).sum()) for difference_N in differences),
+        n_images=len(per_image_N),
+        p_value=exact_mcnemar(per_image_N),
+        detectable=100 * minimum_detectable(per_image_N / seeds_per_image),
+    )
+
+
+def _adjusted_wald(difference_N: np.ndarray, confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a difference of paired proportions (Bonett & Price 2012, equation 3).
+
+    One pair of either kind is added, so that it has a width where the methods never disagree.
+    """
+    n = len(difference_N) + 2
+    more, fewer = (difference_N > 0).sum() + 1, (difference_N < 0).sum() + 1
+    centre = (more - fewer) / n
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    half = z * math.sqrt(((more + fewer) / n - centre**2) / n)
+    return max(-1.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def _two_level_bootstrap(differences: Sequence[np.ndarray], same_images: bool) -> np.ndarray:
+    """Mean difference in each of DRAWS draws of seeds, then images (Davison & Hinkley 1997, 3.8).
+
+    Differences take few values, so images are drawn as counts of those values.
+    """
+    rng = np.random.default_rng(0)
+    seeds = len(differences)
+    chosen_RS = rng.integers(seeds, size=(DRAWS, seeds))
+    if same_images:
+        patterns_PS, counts_P = np.unique(np.stack(differences, axis=1), axis=0, return_counts=True)
+        n = counts_P.sum()
+        mean_RS = rng.multinomial(n, counts_P / n, size=DRAWS) @ patterns_PS / n
+        return np.take_along_axis(mean_RS, chosen_RS, axis=1).mean(axis=1)
+    counts_S3 = np.array([[(d == value).sum() for value in (-1, 0, 1)] for d in differences])
+    n_S = counts_S3.sum(axis=1)
+    drawn_RS3 = rng.multinomial(n_S[chosen_RS], (counts_S3 / n_S[:, None])[chosen_RS])
+    return ((drawn_RS3[..., 2] - drawn_RS3[..., 0]) / n_S[chosen_RS]).mean(axis=1)
+
+
+def exact_mcnemar(difference_N: np.ndarray) -> float:
+    """Two-sided p-value of "neither method is better", exact.
+
+    `difference_N` is -1, 0 or 1 per image: McNemar's test on discordant pairs (1947, in its exact
+    binomial form). Where several seeds saw the same images it is their sum per image, and A and B
+    are swapped in all seeds of an image at once, as its seeds are not independent.
+    """
+    from scipy.stats import binom
+
+    difference_N = np.asarray(difference_N)
+    sizes, counts = np.unique(np.abs(difference_N[difference_N != 0]), return_counts=True)
+    chance = np.ones(1)  # of each sum of differences, -all to all, with random signs
+    for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
+        steps = np.zeros(2 * size * count + 1)
+        steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chance = np.convolve(chance, steps)
+    distance = np.abs(np.arange(len(chance)) - len(chance) // 2)
+    return min(1.0, float(chance[distance >= abs(difference_N.sum())].sum()))
+
+
+def minimum_detectable(difference_N: np.ndarray, level: float = 0.05, power: float = 0.8) -> float:
+    """The smallest true difference that McNemar's test at `level` finds with `power`.
+
+    Solves Connor 1987, equation 3.1, for the difference, taking the share of discordant pairs
+    from `difference_N` (at least half an image, or nothing could be said without any). It is 1
+    where no difference would do.
+    """
+    n = len(difference_N)
+    discordant = max(float(np.mean(np.square(difference_N, dtype=float))), 0.5 / n)
+    normal = NormalDist()
+    a = normal.inv_cdf(1 - level / 2) * math.sqrt(discordant)
+    b = normal.inv_cdf(power)
+    root = a * a * n - (n + b * b) * (a * a - b * b * discordant)
+    if root < 0:
+        return 1.0
+    return min(1.0, (a * math.sqrt(n) + math.sqrt(root)) / (n + b * b))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for all being looked at (Holm 1979), in the order given."""
+    order = np.argsort(p_values, kind="stable")
+    scaled = np.asarray(p_values, float)[order] * np.arange(len(order), 0, -1)
+    adjusted = np.empty(len(order))
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
+    return adjusted.tolist()

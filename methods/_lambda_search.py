@@ -2,15 +2,16 @@
 
 The published values belong to one network and ImageNet. Elsewhere the balance is knife-edged: a
 little too small and the mask covers everything, a little too large and it vanishes, and neither
-says anything. What a mask is for can be seen without boxes: it should hide the class from the
-classifier it plays against, and cover little. With s the share of right answers that masking out
-takes away, a mask is worth
+says anything. What a mask is for can be seen without boxes: it should hide the class, and cover
+little. With s the share of f⁽⁰⁾'s right answers that masking out takes away, a mask is worth
 
     gain = s - mean mask
 
-which is 0 for a full and for an empty mask, and 1 for a perfect one. Short trainings at different
-λ_r bracket the best: λ_r rises where the mask covers (almost) everything or hides most, and
-falls where it has vanished or hides little.
+which is 0 for a full and for an empty mask, and near 1 for a perfect one. Short trainings at
+different λ_r bracket the best: λ_r rises where the mask covers (almost) everything or hides most,
+and falls where it has vanished or hides little. f⁽⁰⁾, the classifier that the run was given, is
+the same yardstick for every strategy; a classifier that learns against the masker is none, since
+it forgets and relearns. What it makes of the masks is noted beside.
 
 A design of this project; the paper gives its values without saying how they were found.
 """
@@ -35,6 +36,7 @@ training = lazy("casm_bench.training")
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from casm_bench.backbones.classifier import Classifier
     from casm_bench.training import TrainBatches
 
     from ._algorithm1 import Algorithm1
@@ -52,8 +54,10 @@ class Trial:
 
     lambda_r: float
     mask_mean: float
-    clean_accuracy: float  # of the classifier that the masker plays against
-    masked_accuracy: float  # of the same, masked out
+    clean_accuracy: float  # of f⁽⁰⁾
+    masked_accuracy: float  # of f⁽⁰⁾, masked out
+    judge_clean_accuracy: float  # of the classifier that the masker played against
+    judge_masked_accuracy: float
 
     @property
     def hidden(self) -> float:
@@ -93,12 +97,14 @@ def search(method: Algorithm1, batches: TrainBatches) -> dict[str, object]:
     """
     notes = batches.workspace / "lambda-search.json" if batches.workspace else None
     trials = _read(notes)
-    initial = copy.deepcopy(method.state_dict())
+    initial, given = copy.deepcopy(method.state_dict()), copy.deepcopy(method.classifier)
     while len(trials) < method.search_trials:
         value = next_lambda(trials, method.published_size_weight)
         if value is None:
             break
-        trials.append(_try(method, batches, value, len(trials)))
+        _train(method, batches, value, len(trials))
+        trials.append(measure(method, batches, given))
+        _say(trials[-1])
         method.load_state_dict(initial)
         _note(trials, notes)
     best = max(trials, key=lambda trial: trial.gain)
@@ -107,7 +113,8 @@ def search(method: Algorithm1, batches: TrainBatches) -> dict[str, object]:
     return {"lambda_r": best.lambda_r, "lambda_search": described}
 
 
-def _try(method: Algorithm1, batches: TrainBatches, value: float, number: int) -> Trial:
+def _train(method: Algorithm1, batches: TrainBatches, value: float, number: int) -> None:
+    """A short training with λ_r `value`, from where the method stands."""
     from ._algorithm1 import Game  # which imports this file
 
     method.findings = {"lambda_r": value}
@@ -120,31 +127,32 @@ def _try(method: Algorithm1, batches: TrainBatches, value: float, number: int) -
         description=f"lambda_r {value:.3g}, trial {number + 1} of {method.search_trials}",
     )
     training.run(Game(method, batches.arithmetic), short, 1)
-    trial = measure(method, batches)
-    log.info(
-        "lambda_r %.3g: mean mask %.2f, hides %.0f %%, gain %.2f",
-        *(value, trial.mask_mean, 100 * trial.hidden, trial.gain),
-    )
     processes.wait()
     if folder and processes.is_first():
         shutil.rmtree(folder, ignore_errors=True)
-    return trial
 
 
-def measure(method: Algorithm1, batches: TrainBatches) -> Trial:
-    """Mask size and accuracy of the method's own classifier on held-out images, in eval mode."""
-    method.classifier.eval()
+def measure(method: Algorithm1, batches: TrainBatches, given: Classifier) -> Trial:
+    """Mask size, and what `given` and the method's classifier recognise, on held-out images."""
+    networks = (given.eval(), method.classifier.eval())
     method.masker.decoder.eval()
-    sums = []
+    rows = []
     with torch.no_grad():
         for x_BCHW, y_B in batches.held_out_batches(HELD_OUT_IMAGES):
-            z_BK, features = method.classifier.with_features(x_BCHW)
+            _, features = method.classifier.with_features(x_BCHW)
             mask_B1hw = method.masker(x_BCHW, features)
-            zm_BK = method.classifier(method.masked_out(x_BCHW, mask_B1hw))
-            right = [(logits_BK.argmax(1) == y_B).float() for logits_BK in (z_BK, zm_BK)]
-            sums.append(torch.stack([mask_B1hw.mean((1, 2, 3)), *right]).double().cpu())
-    mean, clean, masked = torch.cat(sums, dim=1).mean(1).tolist()
-    return Trial(method.mask_size_weight, mean, clean, masked)
+            masked_BCHW = method.masked_out(x_BCHW, mask_B1hw)
+            seen = [network(x) for network in networks for x in (x_BCHW, masked_BCHW)]
+            right = [(logits_BK.argmax(1) == y_B).float() for logits_BK in seen]
+            rows.append(torch.stack([mask_B1hw.mean((1, 2, 3)), *right]).double().cpu())
+    return Trial(method.mask_size_weight, *torch.cat(rows, dim=1).mean(1).tolist())
+
+
+def _say(trial: Trial) -> None:
+    log.info(
+        "lambda_r %.3g: mean mask %.2f, hides %.0f %%, gain %.2f",
+        *(trial.lambda_r, trial.mask_mean, 100 * trial.hidden, trial.gain),
+    )
 
 
 def warn_if_trivial(method: Algorithm1, mask_mean: float) -> None:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from casm_bench.cli import main
+from casm_bench.cli import _join_repeated, main
 from casm_bench.records import load_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,7 +46,7 @@ def test_help_and_lists_import_nothing_heavy(arguments):
 
 def test_help_names_every_command():
     text = casm_bench("--help").stdout
-    assert all(command in text for command in ("run", "list", "score", "paper"))
+    assert all(command in text for command in ("run", "list", "score", "compare", "paper"))
 
 
 @pytest.mark.parametrize(
@@ -134,6 +134,15 @@ def test_what_cannot_be_parsed_exits_with_2(arguments, capsys):
         main(arguments)
     assert stopped.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_an_option_that_is_repeated_adds_up():
+    said = ["run", "--set", "a.b=1", "--fresh", "--set=c.d=2", "e.f=3", "--seeds", "0", "-1"]
+    assert _join_repeated(said) == [
+        *("run", "--set", "a.b=1", "c.d=2", "e.f=3", "--fresh", "--seeds", "0", "-1")
+    ]
+    assert _join_repeated(["list", "--json", "methods"]) == ["list", "--json", "methods"]
+    assert _join_repeated([]) == []
 
 
 def test_no_gpu(capsys, tmp_path):

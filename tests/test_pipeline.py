@@ -9,10 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from casm_bench import registry
 from casm_bench.cache import MapCache
 from casm_bench.cli import main
 from casm_bench.methods._algorithm1 import Game
-from casm_bench.pipeline import Request
+from casm_bench.pipeline import Bench, Request
 from casm_bench.records import load_records
 from casm_bench.training import _Checkpoint
 
@@ -177,6 +178,27 @@ def test_what_differs_from_the_recipe_names_the_variant():
     assert len(changed) == 8
     assert Request(settings={"casm": {"lambda_r": 6}}).variant != changed
     assert Request(classifier="resnet18", weights="a/b.pth").recipe_name == "quick+resnet18+b"
+
+
+def test_what_was_added_later_is_in_the_key_only_where_it_differs():
+    """So records from before an option existed stay valid."""
+
+    def hyperparameters(**settings):
+        bench = Bench(Request(settings={"baseline": settings}), 0)
+        return bench.config_of(registry.get("baseline"))["hyperparameters"]
+
+    assert "search_trials" not in hyperparameters(search_trials=6)
+    assert hyperparameters(search_trials=5)["search_trials"] == 5
+    assert hyperparameters()["update_order"] == "clean"
+
+
+def test_precision_is_in_the_key_only_where_it_is_not_fp32():
+    def fit(**settings):
+        bench = Bench(Request(settings={"recipe": settings}), 0)
+        return bench.config_of(registry.get("baseline"))["fit"]
+
+    assert not {"precision", "compile"} & set(fit(precision="fp32"))
+    assert fit(precision="bf16")["precision"] == "bf16"
 
 
 METHOD = """

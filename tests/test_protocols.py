@@ -7,7 +7,14 @@ import dataclasses
 import pytest
 
 from casm_bench.errors import UsageError
-from casm_bench.protocols import ALWAYS_REPORTED, PROTOCOLS, get_protocol
+from casm_bench.protocols import (
+    ALWAYS_REPORTED,
+    PROTOCOLS,
+    BoxRule,
+    column_title,
+    get_protocol,
+    in_order,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,3 +55,63 @@ def test_a_protocol_cannot_be_changed():
 def test_a_misspelt_protocol_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match="Did you mean 'wsol'.*casm-clipped"):
         get_protocol("wosl")
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "rule"),
+    [
+        ("casm@fixed:0.5", "fixed", BoxRule("fixed", 0.5)),
+        ("warp@fixed:5/mean,all", "fixed", BoxRule("mean", 5.0, "all", empty="full")),
+        ("casm@tuned", "tuned", BoxRule("value")),
+        ("fong@tuned/energy", "tuned", BoxRule("energy", None, "all", empty="full")),
+        ("casm@oracle/value,largest,8", "oracle", BoxRule("value", connectivity=8)),
+        ("casm@own/quantile,all", "own", BoxRule("quantile", None, "all", empty="full")),
+        ("wsol@tuned", "tuned", BoxRule("relative", None, "contour")),
+        ("wsol@fixed:0.2", "fixed", BoxRule("relative", 0.2, "contour")),
+    ],
+)
+def test_policies_and_rules_go_with_any_protocol(name, policy, rule):
+    protocol = get_protocol(name)
+    assert (protocol.name, protocol.policy, protocol.rule) == (name, policy, rule)
+    assert protocol.overrides_rule
+    base = get_protocol(name.partition("@")[0])
+    same = ("input_frame", "box_frame", "truth_area", "coordinates", "iou_at_least")
+    assert all(getattr(protocol, field) == getattr(base, field) for field in same)
+
+
+def test_own_is_the_protocol_itself():
+    assert get_protocol("casm@own") is get_protocol("casm")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("cams@tuned", "Did you mean 'casm'"),
+        ("casm@", "the policy is own"),
+        ("casm@fixed", "the policy is own"),
+        ("casm@tuned:3", "the policy is own"),
+        ("casm@fixed:x", "'x' is no threshold"),
+        ("casm@fixed:-1", "no threshold"),
+        ("casm@fixed:nan", "no threshold"),
+        ("casm@own/mean", "need a threshold"),
+        ("casm@tuned/quantile", "quantile goes with own"),
+        ("casm@tuned/values", "a rule is KIND"),
+        ("casm@tuned/value,some", "a rule is KIND"),
+        ("casm@tuned/value,largest,6", "a rule is KIND"),
+        ("casm@tuned/value,largest,4,4", "a rule is KIND"),
+        ("fong@tuned/value,contour", "not defined in the original"),
+    ],
+)
+def test_misnamed_policies_and_rules_are_explained(name, problem):
+    with pytest.raises(UsageError, match=problem):
+        get_protocol(name)
+
+
+def test_protocols_are_listed_as_declared_with_their_policies_after_them():
+    names = ["z", "warp", "casm@tuned", "wsol", "casm", "casm@oracle"]
+    assert in_order(names) == ["casm", "casm@oracle", "casm@tuned", "warp", "wsol", "z"]
+
+
+def test_upper_bounds_are_marked():
+    assert column_title("wsol", "oracle") == "wsol (upper bound)"
+    assert column_title("casm@tuned", "tuned") == "casm@tuned"

@@ -1,15 +1,27 @@
-"""Intervals against published examples, scipy, and the equation that defines them."""
+"""Intervals and tests against published examples, scipy, brute force and their equations."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from casm_bench.statistics import error_interval, mean_error, wilson
+from casm_bench.statistics import (
+    _two_level_bootstrap,
+    compare_hits,
+    equivalence,
+    error_interval,
+    exact_mcnemar,
+    holm,
+    mean_error,
+    minimum_detectable,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +100,148 @@ def test_one_seed_has_the_same_interval_either_way():
 def test_mean_error_needs_images(errors, n_images):
     with pytest.raises(ValueError):
         mean_error(errors, n_images, same_images=True)
+
+
+# --- paired -----------------------------------------------------------------------------------
+
+
+def discordant(only_a: int, only_b: int, both: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Hits of A and of B with these counts of disagreements."""
+    a = [True] * only_a + [False] * only_b + [True] * both
+    b = [False] * only_a + [True] * only_b + [True] * both
+    return np.array(a, bool), np.array(b, bool)
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 5))
+def test_mcnemar_is_the_binomial_test_of_discordant_pairs(only_a, only_b, both):
+    a, b = discordant(only_a, only_b, both + 1)
+    expected = 1.0
+    if only_a + only_b:
+        expected = binomtest(only_a, only_a + only_b).pvalue
+    found = compare_hits([(a, b)], same_images=True)
+    assert found.p_value == pytest.approx(expected, abs=1e-12)
+    assert (found.only_a, found.only_b) == (only_a, only_b)
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=9))
+def test_seeds_of_an_image_are_swapped_together(sums):
+    """All 2^N ways to swap A and B image by image, counted one by one."""
+    observed = abs(sum(sums))
+    ways = [
+        abs(sum(sign * value for sign, value in zip(signs, sums, strict=True)))
+        for signs in itertools.product((-1, 1), repeat=len(sums))
+    ]
+    share = sum(way >= observed for way in ways) / len(ways)
+    assert exact_mcnemar(np.array(sums)) == pytest.approx(share, abs=1e-12)
+
+
+def test_scoring_the_same_images_thrice_is_no_more_evidence():
+    once = compare_hits([discordant(9, 2, 20)], same_images=True)
+    thrice = compare_hits([discordant(9, 2, 20)] * 3, same_images=True)
+    assert thrice.p_value == pytest.approx(once.p_value)
+    assert thrice.detectable == pytest.approx(once.detectable)
+    assert thrice.n_images == once.n_images == 31
+    new = compare_hits([discordant(9, 2, 20)] * 3, same_images=False)
+    assert new.n_images == 93
+    assert new.p_value == pytest.approx(binomtest(27, 33).pvalue)
+
+
+def test_one_seed_has_the_interval_of_bonett_and_price():
+    # n = 30, 8 and 2 discordant: (3 - 9) / 32, half 1.96 sqrt((12/32 - (6/32)^2) / 32).
+    found = compare_hits([discordant(8, 2, 20)], same_images=False)
+    half = 100 * 1.959963985 * math.sqrt((12 / 32 - (6 / 32) ** 2) / 32)
+    assert found.value == pytest.approx(-20)
+    assert (found.low, found.high) == pytest.approx((-18.75 - half, -18.75 + half))
+
+
+def test_methods_that_never_disagree_still_get_a_width():
+    found = compare_hits([discordant(0, 0, 50)], same_images=True)
+    assert found.value == 0
+    assert found.low < 0 < found.high
+    assert found.p_value == 1
+
+
+@pytest.mark.parametrize("same_images", [True, False])
+def test_the_bootstrap_has_the_variance_of_both_levels(same_images):
+    """Seeds differ by far more than images do, so the draws vary as means of drawn seeds do."""
+    rng = np.random.default_rng(1)
+    shares = (0.1, 0.3, 0.5, 0.7)
+    differences = [(rng.random(4000) < share).astype(int) for share in shares]
+    drawn_R = _two_level_bootstrap(differences, same_images)
+    means = np.array([difference_N.mean() for difference_N in differences])
+    assert drawn_R.mean() == pytest.approx(means.mean(), abs=0.01)
+    assert drawn_R.std() == pytest.approx(means.std() / 2, rel=0.03)
+
+
+def test_the_bootstrap_of_equal_seeds_has_the_variance_of_their_images():
+    differences = [np.repeat([0, 1], [300, 100])] * 3
+    # The same pictures: drawn once for all seeds. New pictures: three independent draws.
+    for same_images, expected in ((True, 1), (False, 3)):
+        drawn_R = _two_level_bootstrap(differences, same_images)
+        spread = math.sqrt(0.25 * 0.75 / 400 / expected)
+        assert drawn_R.std() == pytest.approx(spread, rel=0.03)
+
+
+def test_several_seeds_are_reported_one_by_one():
+    found = compare_hits([discordant(4, 0, 6), discordant(0, 1, 9)], same_images=False)
+    assert found.per_seed == pytest.approx((-40, 10))
+    assert found.value == pytest.approx(-15)
+    assert found.low <= -15 <= found.high
+    assert found.interval_method == "two-level bootstrap"
+
+
+@pytest.mark.parametrize("hits", [[], [(np.array([True]), np.array([True, False]))]])
+def test_unpaired_hits_are_refused(hits):
+    with pytest.raises(ValueError, match="same images"):
+        compare_hits(hits, same_images=True)
+
+
+@given(st.integers(20, 5000), st.floats(0.02, 1))
+def test_the_detectable_difference_solves_connors_equation(n, share):
+    difference_N = np.zeros(n)
+    difference_N[: max(1, round(share * n))] = 1
+    psi = float(difference_N.mean())
+    delta = minimum_detectable(difference_N)
+    if delta < math.sqrt(psi) and delta < 1:
+        needed = (1.959963985 * math.sqrt(psi) + 0.841621234 * math.sqrt(psi - delta**2)) / delta
+        assert needed**2 == pytest.approx(n, rel=1e-6)
+
+
+def test_holm_as_worked_by_hand():
+    # 4 × .005 = .02, 3 × .01 = .03, 2 × .03 = .06, and .04 may not lie below it.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+# --- equivalence ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "n", "verdict"),
+    [
+        (40.0, 50_000, "equivalent"),
+        (40.0, 500, "undecided"),  # right in the middle, but too few images
+        (41.0, 1_000_000, "undecided"),  # on the edge no number of images decides
+        (43.0, 50_000, "different"),
+        (37.0, 50_000, "different"),
+        (43.0, 500, "undecided"),
+    ],
+)
+def test_equivalence_within_a_point(error, n, verdict):
+    assert equivalence([error], [n], 40.0, 1.0, same_images=True) == verdict
+
+
+def test_equivalence_turns_exactly_where_the_90_percent_interval_touches():
+    low, high = (100 * bound for bound in wilson(400, 1000, confidence=0.9))
+    inside = max(40 - low, high - 40)
+    for margin, verdict in ((inside + 1e-9, "equivalent"), (inside - 1e-9, "undecided")):
+        assert equivalence([40.0], [1000], 40.0, margin, same_images=True) == verdict
+    target = high + 1
+    for margin, verdict in ((1 - 1e-9, "different"), (1 + 1e-9, "undecided")):
+        assert equivalence([40.0], [1000], target, margin, same_images=True) == verdict
+
+
+def test_equivalence_needs_a_margin():
+    with pytest.raises(ValueError, match="margin"):
+        equivalence([40.0], [1000], 40.0, 0.0, same_images=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from casm_bench import training
-from casm_bench.backbones.classifier import build_classifier
+from casm_bench.backbones.classifier import Classifier, build_classifier
 from casm_bench.backbones.pretrain import ClassifierTraining
 from casm_bench.data.shapes import load_shapes
 from casm_bench.errors import UsageError, WorkError
@@ -175,6 +178,61 @@ def test_batches_are_normalised_and_in_a_reproducible_order(shapes):
     assert labels_B.dtype == torch.int64
     tail = list(batches_of(shapes).epoch(1, start=3))
     assert_equal(tail, first[3:])
+
+
+def test_statistics_reach_tensorboard_once_per_epoch(shapes, tmp_path):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    history = training.run(a_game(), batches_of(shapes, tensorboard=tmp_path), EPOCHS)
+    written = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
+    events = written.Scalars("mask_entropy")
+    assert [event.step for event in events] == [1, 2]
+    logged = [epoch["mask_entropy"] for epoch in history]
+    assert [event.value for event in events] == pytest.approx(logged, rel=1e-6)
+
+
+def test_without_tensorboard_nothing_of_it_is_imported():
+    code = (
+        "import sys; from casm_bench import training\n"
+        "with training._summary_writer(None) as write: write({'epoch': 1})\n"
+        "assert not any(name.startswith('tensorboard') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tensorboard_that_is_not_installed_is_explained(shapes, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UsageError, match=r"pip install 'casm-bench\[tensorboard\]'"):
+        training.run(a_game(), batches_of(shapes, tensorboard=tmp_path), EPOCHS)
+
+
+def test_pictures_reach_the_device_as_bytes(shapes, monkeypatch):
+    """A quarter of the traffic of floats; they are normalised there."""
+    seen = []
+    normalize = Classifier.normalize
+    monkeypatch.setattr(
+        Classifier, "normalize", lambda self, x: seen.append(x.dtype) or normalize(self, x)
+    )
+    next(iter(batches_of(shapes).epoch(0)))
+    assert seen == [torch.uint8]
+
+
+def test_an_epoch_may_be_cut_short(shapes):
+    assert batches_of(shapes, most_steps=2).steps == 2
+    assert len(list(batches_of(shapes, most_steps=2).epoch(0))) == 2
+    assert batches_of(shapes, most_steps=100).steps == 5
+
+
+def test_held_out_pictures_are_drawn_by_the_seed(shapes):
+    held_out = load_shapes(train=1, held_out=20, evaluated=1).held_out
+    batches = batches_of(shapes, held_out=held_out)
+    labels = torch.cat([labels_B for _, labels_B in batches.held_out_batches(12)])
+    order = np.sort(np.random.default_rng(3).permutation(20)[:12])
+    assert labels.tolist() == held_out.labels_N[order].tolist()
+    assert sum(len(y) for _, y in batches.held_out_batches(100)) == 20
+    with pytest.raises(UsageError, match="holds out no training pictures"):
+        next(batches_of(shapes).held_out_batches(1))
 
 
 def test_learning_rates_fall_tenfold_after_each_third():

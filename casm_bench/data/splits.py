@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from dataclasses import replace
@@ -65,6 +66,23 @@ def without_copies(train: StoredDataset, evaluated: StoredDataset) -> Dataset:
         names,
     )
     return train.subset(np.setdiff1d(np.arange(len(train)), copies))
+
+
+def shared_pictures(one: Dataset, other: Dataset) -> list[tuple[str, str]]:
+    """Names (in one, in other) of pictures that both hold, whatever they are called.
+
+    Told by a hash of the decoded pixels: another name, or another lossless file, hides nothing; a
+    resized or recompressed copy is another picture.
+    """
+    names = {_pixel_hash(one, index): one.names[index] for index in range(len(one))}
+    hashes = ((_pixel_hash(other, index), other.names[index]) for index in range(len(other)))
+    return [(names[sha], name) for sha, name in hashes if sha in names]
+
+
+def _pixel_hash(dataset: Dataset, index: int) -> bytes:
+    picture_HW3 = dataset.image(index)
+    shape = np.array(picture_HW3.shape, np.int64).tobytes()
+    return hashlib.sha256(shape + np.ascontiguousarray(picture_HW3).tobytes()).digest()
 
 
 def checked(dataset: Dataset, source: Path, needs_boxes: bool = False) -> Dataset:

@@ -6,13 +6,13 @@ Maps are taken one at a time; what is kept per image is a handful of numbers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..boxes import NO_BOX, UNIT_RANGE_RULES, Box, fong_box, predict_box
 from ..data.dataset import Dataset
-from ..errors import WorkError
+from ..errors import UsageError, WorkError
 from ..maps import Upsample, block_factors, check_map, enlarges_by_blocks, to_grid, unit_range
 from ..protocols import BoxRule, Protocol
 from .localization import (
@@ -26,7 +26,7 @@ from .localization import (
     score_against,
     true_boxes,
 )
-from .wsol import THRESHOLDS, best_threshold, sweep_boxes
+from .wsol import ALPHAS, best_threshold, sweep_boxes
 
 _ROUNDING = 1e-3  # how far above one a map's values may lie by floating point
 
@@ -80,26 +80,63 @@ def score_maps(
     rule
         The method's own; without one, or where the protocol insists, the protocol's.
     size, upsample
-        Side of the frame, and how maps on another grid are brought there. An `oracle` protocol
-        resizes cubically, as its source.
+        Side of the frame, and how maps on another grid are brought there. For the `relative` rule
+        it is done cubically, as in its source.
     scale_free
         Maps have no scale of their own, as gradients: F1 and the rules that read values as
         shares get them min-max scaled to [0, 1]. The other rules never see scaled maps.
 
     Raises WorkError naming the image for a map that is none (see `maps.check_map`) or exceeds
-    one without being `scale_free`, for an image without a true box, and when there are no maps.
+    one without being `scale_free`, for an image without a true box, and when there are no maps;
+    UsageError for a `tuned` protocol, whose threshold must be found first (`tune`).
     """
+    if protocol.policy == "tuned":
+        raise UsageError(
+            f"Protocol {protocol.name!r} needs maps of held-out pictures to choose its threshold; "
+            "`run` makes them. For maps from elsewhere name a threshold: PROTOCOL@fixed:ALPHA."
+        )
     truth = true_boxes(dataset, protocol, size)
     maps = ((index, _checked(map_HW, dataset.names[index], scale_free)) for index, map_HW in maps)
-    if protocol.policy == "oracle":
-        return _score_in_hindsight(maps, dataset, protocol, size, truth)
     if rule is None or protocol.overrides_rule:
         rule = protocol.rule
     scorer = _MapScorer(protocol, rule, size, upsample, scale_free, truth)
+    if protocol.policy == "oracle":
+        return _score_in_hindsight(maps, dataset, scorer)
     rows = [(index, *scorer.box_and_f1(index, map_HW)) for index, map_HW in maps]
     index_N, box_N4, f1_N2 = _columns(rows, dataset)
     truth = true_boxes(dataset.subset(index_N), protocol, size)
     return _scores(index_N, box_N4, f1_N2, truth, protocol)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A threshold chosen on pictures that are not evaluated."""
+
+    alpha: float
+    localization_error: float  # percent, on the pictures it was chosen on
+    n_images: int
+
+    def applied_to(self, protocol: Protocol) -> Protocol:
+        """The `tuned` protocol with its threshold in place, ready to score with."""
+        return replace(protocol, policy="fixed", rule=replace(protocol.rule, alpha=self.alpha))
+
+
+def tune(
+    maps: IndexedMaps,
+    held_out: Dataset,
+    protocol: Protocol,
+    size: int = 224,
+    upsample: Upsample = "auto",
+    scale_free: bool = False,
+) -> Tuned:
+    """The threshold of the protocol's rule that misses fewest of `held_out`, the lowest such.
+
+    Fong & Vedaldi 2017 choose theirs like this on 5,000 training pictures. Raises as `score_maps`.
+    """
+    hindsight = replace(protocol, policy="oracle")
+    scores = score_maps(maps, held_out, hindsight, None, size, upsample, scale_free)
+    error = localization_error(scores.hit_N)
+    return Tuned(scores.threshold, error, len(scores.hit_N))
 
 
 def _checked(map_HW: np.ndarray, name: str, scale_free: bool) -> np.ndarray:
@@ -123,38 +160,60 @@ class _MapScorer:
 
     def box_and_f1(self, index: int, map_HW: np.ndarray) -> tuple[Box, tuple[float, float]]:
         """Predicted box in the box frame, and F1 (best, mean)."""
-        share_HW = unit_range(map_HW) if self.scale_free else map_HW
-        rule_HW = share_HW if self.rule.kind in UNIT_RANGE_RULES else map_HW
+        return self._box(index, map_HW, self.rule) or NO_BOX, self._f1(index, map_HW)
+
+    def boxes_and_f1(
+        self, index: int, map_HW: np.ndarray
+    ) -> tuple[np.ndarray, tuple[float, float]]:
+        """A box for each threshold that the rule is tried at, int16 T×4, and F1."""
+        if self.rule.kind == "relative" and self.protocol.box_frame != "original":
+            frame_HW = unit_range(self._in_frame(map_HW))
+            boxes_T4 = sweep_boxes(frame_HW, self.rule.component, self.rule.connectivity)
+            return boxes_T4, map_f1(frame_HW, self.truth.of(index))
+        rules = (replace(self.rule, alpha=float(alpha)) for alpha in ALPHAS[self.rule.kind])
+        boxes = [self._box(index, map_HW, rule) or NO_BOX for rule in rules]
+        return np.array(boxes, np.int16), self._f1(index, map_HW)
+
+    def _box(self, index: int, map_HW: np.ndarray, rule: BoxRule) -> Box | None:
+        rule_HW = self._shares(map_HW) if rule.kind in UNIT_RANGE_RULES else map_HW
         if self.protocol.box_frame == "original":
             width, height = self.truth.extent_N2[index].tolist()
-            box = fong_box(self._in_frame(rule_HW), self.rule, width, height)
+            return fong_box(self._in_frame(rule_HW), rule, width, height)
+        return predict_box(rule_HW, rule, self.size, self._interpolation)
+
+    def _f1(self, index: int, map_HW: np.ndarray) -> tuple[float, float]:
+        share_HW = self._shares(map_HW)
+        if self.protocol.box_frame == "original":
+            width, height = self.truth.extent_N2[index].tolist()
             share_HW, cell = in_original(self._in_frame(share_HW), width, height), (1, 1)
         else:
-            box = predict_box(rule_HW, self.rule, self.size, self.upsample)
             share_HW, cell = self._on_cells(share_HW)
-        return box or NO_BOX, map_f1(share_HW, self.truth.of(index), cell)
+        return map_f1(share_HW, self.truth.of(index), cell)
+
+    def _shares(self, map_HW: np.ndarray) -> np.ndarray:
+        return unit_range(map_HW) if self.scale_free else map_HW
+
+    @property
+    def _interpolation(self) -> Upsample:
+        return "cubic" if self.rule.kind == "relative" else self.upsample
 
     def _in_frame(self, map_HW: np.ndarray) -> np.ndarray:
-        return to_grid(map_HW, self.size, self.size, self.upsample)
+        return to_grid(map_HW, self.size, self.size, self._interpolation)
 
     def _on_cells(self, map_HW: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
         """The map as it is where the frame only repeats its cells, which saves time."""
-        if enlarges_by_blocks(map_HW.shape, self.size, self.size, self.upsample):
+        if enlarges_by_blocks(map_HW.shape, self.size, self.size, self._interpolation):
             return map_HW, block_factors(map_HW.shape, self.size, self.size)
         return self._in_frame(map_HW), (1, 1)
 
 
-def _score_in_hindsight(
-    maps: IndexedMaps, dataset: Dataset, protocol: Protocol, size: int, truth: Truth
-) -> Scores:
-    rows = []
-    for index, map_HW in maps:
-        frame_HW = unit_range(to_grid(map_HW, size, size, "cubic"))
-        rows.append((index, sweep_boxes(frame_HW), map_f1(frame_HW, truth.of(index))))
+def _score_in_hindsight(maps: IndexedMaps, dataset: Dataset, scorer: _MapScorer) -> Scores:
+    protocol, kind = scorer.protocol, scorer.rule.kind
+    rows = [(index, *scorer.boxes_and_f1(index, map_HW)) for index, map_HW in maps]
     index_N, box_NT4, f1_N2 = _columns(rows, dataset)
-    truth = true_boxes(dataset.subset(index_N), protocol, size)
+    truth = true_boxes(dataset.subset(index_N), protocol, scorer.size)
     best = best_threshold(box_NT4, truth, protocol)
-    threshold = float(THRESHOLDS[best])
+    threshold = float(ALPHAS[kind][best])
     return _scores(index_N, box_NT4[:, best], f1_N2, truth, protocol, threshold)
 
 

@@ -28,6 +28,7 @@ from ..records import Record, is_complete, load_record, record_key, record_path
 from .imported import Imported
 from .measurement import Measurement
 from .request import Request
+from .tuning import describe, tuning_pictures
 
 FRAME_WITHOUT_CLASSIFIER = 224  # side in pixels, for data without pictures
 MEASUREMENT = 1  # raise it when a change to the code changes results: old records are then redone
@@ -91,6 +92,15 @@ class Bench:
     @cached_property
     def evaluated_digest(self) -> str:
         return self.evaluated.digest()
+
+    @cached_property
+    def tuning_pictures(self) -> Dataset:
+        """What thresholds of policy `tuned` are chosen on."""
+        return tuning_pictures(self.request, self.splits, self.evaluated, self.seed)
+
+    @property
+    def tunes(self) -> bool:
+        return any(protocol.policy == "tuned" for protocol in self.protocols)
 
     @cached_property
     def train_digest(self) -> str:
@@ -274,6 +284,10 @@ class Bench:
             weights = "trained here" if recipe.weights == "scratch" else Path(recipe.weights).name
             config |= {"classifier": recipe.classifier, "weights": weights}
             config["classifier_settings"] = self.classifier_config
+        if self.tunes and not issubclass(cls, BoxMethod):
+            chosen = self.tuning_pictures
+            on = describe(self.request, chosen)
+            config["tuning"] = {"on": on, "digest": chosen.digest()}
         if cls.facts.trained and self.imported:
             config["imported"] = self.imported.identity
         elif cls.facts.trained:
@@ -334,7 +348,7 @@ def _hyperparameters(cls: type[SaliencyMethod], given: dict[str, object]) -> dic
         value = given.get(f.name, f.default)
         if value != f.default or not f.metadata.get("added"):
             values[f.name] = value
-    return given | values
+    return values
 
 
 def _adapted_recipe(request: Request) -> Recipe:

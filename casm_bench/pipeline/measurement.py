@@ -19,6 +19,7 @@ from ..backbones.weights import weights_digest
 from ..boxes import UNIT_RANGE_RULES, binarise
 from ..cache import MapCache
 from ..cost import Cost
+from ..data.dataset import Dataset
 from ..data.frames import truth_in_frame
 from ..data.loader import FrameBatch, frame_batches
 from ..errors import CasmBenchError, UsageError, WorkError
@@ -27,7 +28,14 @@ from ..maps import check_map, to_grid, unit_range
 from ..metrics.evidence import evidence_metrics
 from ..metrics.masked import masked_correct
 from ..metrics.masks import mask_statistics, summarise_masks
-from ..metrics.scoring import Scores, image_columns, score_maps, score_predicted_boxes
+from ..metrics.scoring import (
+    Scores,
+    Tuned,
+    image_columns,
+    score_maps,
+    score_predicted_boxes,
+    tune,
+)
 from ..progress import progress
 from ..protocols import BoxRule, Protocol
 from ..records import (
@@ -60,6 +68,7 @@ class Measurement:
         fit = {name: config.get(name) for name in deciding}
         self.folder = bench.folder("methods", f"{self.facts.name}-{short_hash(fit)}")
         self.cost: dict[str, float | None] = {}
+        self.tuned: dict[str, Tuned] = {}  # by protocol, where its threshold came from
 
     def record(self, where: dict[str, object]) -> Record:
         """Measure, keep and return. Of several processes all train and make maps, one scores."""
@@ -185,7 +194,17 @@ class Measurement:
         frames = dict.fromkeys(protocol.input_frame for protocol in self.bench.protocols)
         return list(frames)[:1] if self.bench.frames_agree else list(frames)
 
+    def _tune(self, protocol: Protocol) -> Protocol:
+        """The protocol with a threshold chosen on held-out pictures."""
+        pictures = self.bench.tuning_pictures
+        maps = self.tuning_caches[protocol.input_frame]
+        how = (self.size, self.facts.upsample, self.facts.scale_free)
+        self.tuned[protocol.name] = tune(maps, pictures, protocol, *how)
+        return self.tuned[protocol.name].applied_to(protocol)
+
     def _score_maps(self, maps: MapCache, protocol: Protocol) -> Scores:
+        if protocol.policy == "tuned":
+            protocol = self._tune(protocol)
         with progress(len(maps.done), "images", f"{self.facts.name}, {protocol.name}") as bar:
             return score_maps(
                 _counted(maps, bar),
@@ -201,18 +220,24 @@ class Measurement:
         """Maps in every frame that a protocol asks for; box methods have none."""
         frames = [] if isinstance(self.method, BoxMethod) else self._input_frames()
         self.caches = {frame: self._maps_in(frame) for frame in frames}
+        tuned = {p.input_frame for p in self.bench.protocols if frames and p.policy == "tuned"}
+        self.tuning_caches = {
+            frame: self._maps_in(frame, self.bench.tuning_pictures) for frame in sorted(tuned)
+        }
 
-    def _maps_in(self, frame: str) -> MapCache:
+    def _maps_in(self, frame: str, pictures: Dataset | None = None) -> MapCache:
         """All maps in one frame; those that are on disk already are not made again.
 
-        Several processes deal the batches out among them. The batches are those of a single
-        process, so the maps are the same, too.
+        Of the evaluated pictures, unless others are given. Several processes deal the batches out
+        among them. The batches are those of a single process, so the maps are the same, too.
         """
-        digest = short_hash([self.bench.evaluated_digest, frame, self.size])
-        cache = MapCache(self.folder / "maps" / digest)
+        evaluated = pictures is None
+        pictures = self.dataset if evaluated else pictures
+        data_digest = self.bench.evaluated_digest if evaluated else pictures.digest()
+        cache = MapCache(self.folder / "maps" / short_hash([data_digest, frame, self.size]))
         missing = [
             i
-            for i, name in enumerate(self.dataset.names)
+            for i, name in enumerate(pictures.names)
             if i not in cache.done and name not in cache.skipped
         ]
         if not (missing := processes.from_first(missing)):
@@ -221,9 +246,9 @@ class Measurement:
         dealt = processes.own([missing[i : i + size] for i in range(0, len(missing), size)])
         mine = [index for batch in dealt for index in batch]
         with progress(len(mine), "images", f"{self.facts.name}, maps") as bar:
-            for batch in self._batches(frame, mine):
+            for batch in frame_batches(pictures, frame, self.size, size, mine):
                 with Cost(self.bench.device, peak=False) as cost:
-                    maps_BHW = self._maps_of(batch)
+                    maps_BHW = self._maps_of(batch, pictures)
                 cache.add(batch.indices_B, maps_BHW, batch.skipped, cost.seconds)
                 bar.update(len(batch.indices_B))
         processes.wait()
@@ -233,7 +258,7 @@ class Measurement:
         size = self.bench.recipe.evaluation_batch_size
         return frame_batches(self.dataset, frame, self.size, size, indices)
 
-    def _maps_of(self, batch: FrameBatch) -> np.ndarray:
+    def _maps_of(self, batch: FrameBatch, pictures: Dataset) -> np.ndarray:
         images_BCHW, labels_B = self._on_device(batch)
         with blamed(self.facts, "maps"):
             maps_BHW = self.method.maps(images_BCHW, labels_B).detach().float().cpu().numpy()
@@ -243,7 +268,7 @@ class Measurement:
                 f"{maps_BHW.shape} for {len(labels_B)} images; maps() must return B×H×W."
             )
         for index, map_HW in zip(batch.indices_B, maps_BHW, strict=True):
-            check_map(map_HW, f"{self.facts.name} of {self.dataset.names[index]}")
+            check_map(map_HW, f"{self.facts.name} of {pictures.names[index]}")
         return maps_BHW
 
     def _on_device(self, batch: FrameBatch) -> tuple[Tensor, Tensor]:
@@ -387,19 +412,32 @@ class Measurement:
         rule = protocol.rule if protocol.overrides_rule else self.facts.rule
         if scores.threshold is not None:
             rule = replace(rule, alpha=scores.threshold)
+        if tuned := self.tuned.get(protocol.name):
+            rule = replace(rule, alpha=tuned.alpha)
         summary = {
             "protocol": asdict(protocol),
             "rule": asdict(rule if not isinstance(self.method, BoxMethod) else BoxRule()),
-            "policy": protocol.policy,
-            "tuned_on": f"{self.dataset.name} {self.dataset.split} (the evaluated pictures)"
-            if protocol.policy == "oracle"
-            else None,
+            **self._policy(protocol),
             "interval": list(error_interval(hits, n)),
             "interval_method": "wilson",
             "hits": hits,
             **values,
         }
         return summary | ({"groups": self._groups(scores)} if self.dataset.groups else {})
+
+    def _policy(self, protocol: Protocol) -> dict[str, object]:
+        """Where the threshold comes from, and whose boxes it has seen."""
+        policy: dict[str, object] = {"policy": protocol.policy, "tuned_on": None}
+        if protocol.policy == "oracle":
+            split = f"{self.dataset.name} {self.dataset.split}"
+            policy["tuned_on"] = f"{split} (the evaluated pictures)"
+        elif tuned := self.tuned.get(protocol.name):
+            policy["tuned_on"] = self.config["tuning"]["on"]
+            policy["tuned_images"] = tuned.n_images
+            policy["tuned_error"] = tuned.localization_error
+        elif isinstance(self.method, BoxMethod):
+            policy["policy"] = "own"  # no threshold is asked for
+        return policy
 
     def _groups(self, scores: Scores) -> dict[str, dict[str, object]]:
         group_N = np.array([self.dataset.groups[i] for i in scores.index_N])

@@ -26,6 +26,9 @@ class Request:
     weights: str | None = None
     weights_from: Path | None = None  # folder with a fitted method, in place of training
     protocols: tuple[str, ...] = ()
+    tune_data: str | None = None  # whose boxes choose tuned thresholds; "rest": what limit leaves
+    tune_root: str | None = None
+    tune_images: int = 5000  # at most as many, drawn by the seed
     controls: bool = False  # add the control rows that the data allow
     device: str = "auto"
     tensorboard: Path | None = None  # folder for training statistics, if they are wanted there

@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import WorkError
+from ..protocols import column_title
 from ..records import Record, load_showcase
 from .measured import Measurement, Setting, group_by
 
@@ -150,7 +151,7 @@ def error_figure(found: Sequence[Measurement]) -> Figure:
     figure = Figure(figsize=(7, 0.9 * len(panels) + 0.42 * sum(lines)), layout="constrained")
     grid = {"height_ratios": lines}
     all_axes = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True, gridspec_kw=grid))
-    protocols = list(dict.fromkeys(m.protocol for m in found))
+    protocols = list(dict.fromkeys(map(_protocol, found)))
     for axes, (setting, of_setting) in zip(all_axes, panels.items(), strict=True):
         _error_panel(axes, setting, of_setting, protocols)
     all_axes[-1].set(xlabel="localization error (%)", xlim=(-2, 102))
@@ -166,7 +167,9 @@ def _error_panel(
     points = _points(found, titles, protocols)
     colours = dict(zip(protocols, seaborn.color_palette("colorblind"), strict=False))
     for point, m in zip(points.itertuples(), found, strict=True):
-        axes.plot([m.error.low, m.error.high], [point.y, point.y], color=colours[m.protocol], lw=1)
+        axes.plot(
+            [m.error.low, m.error.high], [point.y, point.y], color=colours[_protocol(m)], lw=1
+        )
     seaborn.scatterplot(
         points,
         x="x",
@@ -199,10 +202,14 @@ def _points(
     return pd.DataFrame(
         {
             "x": [m.error.value for m in found],
-            "y": [titles.index(m.title) + offsets[m.protocol] for m in found],
-            "protocol": [m.protocol for m in found],
+            "y": [titles.index(m.title) + offsets[_protocol(m)] for m in found],
+            "protocol": [_protocol(m) for m in found],
         }
     )
+
+
+def _protocol(found: Measurement) -> str:
+    return column_title(found.protocol, found.policy)
 
 
 def _published_points(axes: Axes, found: Sequence[Measurement], titles: Sequence[str]) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..protocols import PROTOCOLS
+from ..protocols import BoxRule, in_order
 from ..records import Record
 from ..statistics import Estimate, mean_error
-from .published import Published, find_row
+from .published import Published, find_row, table1_rows
+from .verdicts import Verdict, judge
 
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
@@ -40,6 +41,7 @@ class Measurement:
     method: str
     title: str
     family: str
+    sees_boxes: bool  # is handed the true boxes of the very images it is scored on
     row: Published | None  # the method's row in the paper's Table 1
     variant: str  # hash of the changed settings; empty for the recipe as it stands
     change: str  # the changed settings in words
@@ -48,7 +50,14 @@ class Measurement:
     error: Estimate
     seeds: tuple[int, ...]
     policy: str  # where the threshold comes from
-    tuned_on: str
+    rule: str  # the box rule with its threshold, of each seed if they differ
+    tuned_on: str  # and on how many images
+    verdict: Verdict | None  # on the method's row in Table 1; None without one, and for a source
+
+    @property
+    def renamed(self) -> bool:
+        """Whether policy or rule are not those of the method or of a named protocol."""
+        return "@" in self.protocol
 
 
 def measurements(records: Sequence[Record], rows: Mapping[str, Published]) -> list[Measurement]:
@@ -158,8 +167,12 @@ def _cell(record: Record) -> tuple[str, str, str]:
 def _scores_of(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Protocols and sources that every seed has; protocols in the order of their declaration."""
     shared = set.intersection(*(_scores(record) for record in records))
-    order = list(PROTOCOLS)
-    return sorted(shared, key=lambda s: (order.index(s[0]) if s[0] in order else len(order), s))
+    return [
+        score
+        for name in in_order(protocol for protocol, _ in shared)
+        for score in sorted(shared)
+        if score[0] == name
+    ]
 
 
 def _scores(record: Record) -> set[tuple[str, str]]:
@@ -181,12 +194,15 @@ def _measurement(
     last = records[-1]
     results = [record.protocols[protocol] for record in records]
     scores = [result["groups"][source] if source else result for result in results]
+    row = find_row(last.facts.get("published"), rows)
+    same_images = not _own_images(records)
     return Measurement(
         setting=setting,
         method=last.method,
         title=last.title,
         family=last.facts.get("family", ""),
-        row=find_row(last.facts.get("published"), rows),
+        sees_boxes=last.facts.get("boxes") == "test",
+        row=row,
         variant=last.variant,
         change=change,
         protocol=protocol,
@@ -194,12 +210,35 @@ def _measurement(
         error=mean_error(
             [score["localization_error"] for score in scores],
             [score["n_images"] for score in scores],
-            same_images=not _own_images(records),
+            same_images=same_images,
         ),
         seeds=tuple(record.seed for record in records),
         policy=results[-1]["policy"],
-        tuned_on=results[-1]["tuned_on"] or "",
+        rule="; ".join(dict.fromkeys(str(BoxRule(**result["rule"])) for result in results)),
+        tuned_on=_tuned_on(results[-1]),
+        verdict=judge(records, row, same_images=same_images) if row and not source else None,
     )
+
+
+def _tuned_on(result: Mapping[str, Any]) -> str:
+    images = f", {result['tuned_images']:,} images" if "tuned_images" in result else ""
+    return f"{result['tuned_on'] or ''}{images}"
+
+
+def verdicts(
+    records: Sequence[Record], ledger: Sequence[Published]
+) -> list[tuple[Record, Verdict]]:
+    """Each method's records, by one of them, with a verdict on every published figure of it."""
+    rows = table1_rows(ledger)
+    found = []
+    for _, same in runs([record for record in records if not is_control(record)]):
+        first = same[0]
+        row = find_row(first.facts.get("published"), rows)
+        for figure in ledger:
+            if figure == row or figure.title.casefold() == first.title.casefold():
+                verdict = judge(same, figure, same_images=not _own_images(same))
+                found.append((first, verdict))
+    return found
 
 
 def _own_images(records: Sequence[Record]) -> bool:

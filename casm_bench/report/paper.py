@@ -8,14 +8,40 @@ from pathlib import Path
 from ..errors import WorkError
 from ..files import write_atomically
 from ..records import Record, load_records
+from .compare import (
+    EXPLANATION,
+    compare_with_the_papers_own,
+    comparison_lines,
+    comparisons_csv,
+)
 from .figures import drawn_alike, error_figure, figure1, figure1_blocks, render
-from .measured import Measurement, in_paper_order, measurements
+from .measured import Measurement, in_paper_order, measurements, verdicts
 from .published import LEDGER, read_published, table1_rows
-from .sweep import NAMES, Sweep, find_sweeps, sweep_csv, sweep_figure, sweep_table
-from .table import make_tables, to_csv, to_latex, to_markdown
+from .sweep import (
+    NAMES,
+    Sweep,
+    equal_area_table,
+    find_sweeps,
+    sweep_csv,
+    sweep_figure,
+    sweep_table,
+)
+from .table import (
+    comparison_table,
+    make_tables,
+    to_csv,
+    to_latex,
+    to_markdown,
+    verdict_table,
+)
+from .training import training_figure
+from .verdicts import verdict_line, verdicts_csv
 
 GENERATED = "generated"
-FIGURES = tuple(f"{name}.{kind}" for name in ("figure1", "le") for kind in ("pdf", "png"))
+FIGURES = tuple(
+    f"{name}.{kind}" for name in ("figure1", "le", "training") for kind in ("pdf", "png")
+)
+TABLES = tuple(f"{name}.{kind}" for name in ("verdicts", "comparisons") for kind in ("md", "csv"))
 SWEEP_STEMS = ("sweep-*", *(name for name, _ in NAMES.values()))
 
 
@@ -23,12 +49,12 @@ def write_paper(results: Path, paper: Path) -> list[Path]:
     """Regenerate `<paper>/generated` from the records in `results`; train and measure nothing.
 
     Returns the files that belong there now. Files whose content has not changed are not touched;
-    a figure for which records no longer suffice is removed rather than left to mislead.
+    a figure or table for which records no longer suffice is removed rather than left to mislead.
     Raises WorkError when there is no record, when one was edited, or when writing fails.
     """
     content = _contents(Path(results))
     folder = Path(paper) / GENERATED
-    for name in (*FIGURES, *(path.name for path in _sweep_files(folder))):
+    for name in (*FIGURES, *TABLES, *(path.name for path in _sweep_files(folder))):
         if name not in content:
             (folder / name).unlink(missing_ok=True)
     for name, new in content.items():
@@ -43,20 +69,30 @@ def _contents(results: Path) -> dict[str, bytes]:
             f"There are no records in {results}: measure something first, for instance with "
             "`python -m casm_bench run`, or name the folder that holds the records."
         )
-    rows = table1_rows(read_published(results))
+    ledger = read_published(results)
+    rows = table1_rows(ledger)
     if not rows:
         raise WorkError(f"{results / LEDGER} is missing or lacks the rows of the paper's Table 1.")
     records = in_paper_order(records, rows)
     sweeps = {sweep.name: sweep for sweep in find_sweeps(records)}
     swept = {id(record) for sweep in sweeps.values() for record in sweep.records()}
-    tables = make_tables([record for record in records if id(record) not in swept], rows)
+    kept = [record for record in records if id(record) not in swept]
+    tables = make_tables(kept, rows)
     texts = {
         "table1.tex": to_latex(tables),
         "table1.md": to_markdown(tables),
         "table1.csv": to_csv(records, rows),
     }
+    if judged := verdicts(kept, ledger):
+        texts["verdicts.md"] = to_markdown([verdict_table(judged)])
+        texts["verdicts.csv"] = verdicts_csv([verdict_line(*found) for found in judged])
+    if compared := compare_with_the_papers_own(kept, rows, results):
+        table = comparison_table(comparison_lines(compared), EXPLANATION)
+        texts["comparisons.md"] = to_markdown([table])
+        texts["comparisons.csv"] = comparisons_csv(compared)
     for name, sweep in sweeps.items():
-        texts |= {f"{name}.md": to_markdown([sweep_table(sweep)]), f"{name}.csv": sweep_csv(sweep)}
+        found = [table for table in (sweep_table(sweep), equal_area_table(sweep)) if table]
+        texts |= {f"{name}.md": to_markdown(found), f"{name}.csv": sweep_csv(sweep)}
     drawn = _figures(records, measurements(records, rows), sweeps, results)
     return {name: text.encode() for name, text in texts.items()} | drawn
 
@@ -77,8 +113,10 @@ def _figures(
     with drawn_alike():
         if blocks := figure1_blocks(records, found, results):
             figures["figure1"] = figure1(blocks)
-        if whole := [m for m in found if not (m.variant or m.source)]:
+        if whole := [m for m in found if not (m.variant or m.source or m.renamed)]:
             figures["le"] = error_figure(whole)
+        if training := training_figure(records, found):
+            figures["training"] = training
         figures |= {name: sweep_figure(sweep) for name, sweep in sweeps.items()}
         return {
             f"{name}.{kind}": render(figure, kind)

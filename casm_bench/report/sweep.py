@@ -22,7 +22,10 @@ from .table import PER_SEED, Column, Spread, Table, error_cell, measures, spread
 
 SWEEPABLE = ("data_options.", "hyperparameters.")
 FEWEST_VALUES = 3  # two points are a comparison of variants, not a curve
-NAMES = {"data_options.stripes": ("cue-strength", "contrast of the stripes")}
+NAMES = {
+    "data_options.stripes": ("cue-strength", "contrast of the stripes"),
+    "hyperparameters.lambda_r": ("lambda-r", "λ_r, weight of mask size"),
+}
 SHOWN = {
     "evidence_recall_object": "recall object, %",
     "evidence_recall_spot": "recall spot, %",
@@ -32,7 +35,8 @@ SHOWN = {
     "masked_out_accuracy_mean_fill": "masked accuracy, %",
     "clean_accuracy": "clean accuracy, %",
 }
-RECALL = "evidence_recall_object"
+RECALL, AREA = "evidence_recall_object", "mask_mean"
+BESIDE = {RECALL: "evidence recall, object (%)", AREA: "mask area (share of the frame)"}
 STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # told apart without colour
 
 
@@ -69,6 +73,12 @@ class Sweep:
     def quantity(self) -> str:
         """What is varied, in words."""
         return NAMES.get(self.setting, ("", self.setting.split(".")[-1]))[1]
+
+    @property
+    def beside(self) -> str:
+        """What is drawn beside the localization error: evidence found, if known, else area."""
+        measured = {name for record in self.records() for name in record.metrics}
+        return RECALL if RECALL in measured else AREA
 
     def records(self) -> list[Record]:
         """All records that the sweep is made of."""
@@ -201,13 +211,53 @@ def _numbers(found: Spread | Estimate, point: Point) -> dict[str, str]:
     return numbers
 
 
+# --- equal area -------------------------------------------------------------------------------
+
+
+def equal_area_table(sweep: Sweep) -> Table | None:
+    """Localization error where the methods' masks are equally large; None if they never are.
+
+    A setting such as λ_r moves mask area and error together, so methods compared at one value of
+    it, or each at its best, may differ by area alone. Here each method's curve of error over mean
+    area is read off, by linear interpolation, at areas that all of them reach.
+    """
+    curves = [_error_over_area(curve) for curve in sweep.curves]
+    if len(curves) < 2 or any(len(areas) < 2 for areas, _ in curves):
+        return None
+    low, high = max(areas[0] for areas, _ in curves), min(areas[-1] for areas, _ in curves)
+    common = [step / 20 for step in range(1, 20) if low <= step / 20 <= high]
+    if not common:
+        return None
+    titles = [curve[0].records[0].title for curve in sweep.curves]
+    rows = [
+        [(f"{area:.2f}",), *((f"{np.interp(area, *curve):.1f}",) for curve in curves)]
+        for area in common
+    ]
+    return Table(
+        label=f"{sweep.name}-equal-area",
+        caption=(
+            f"Localization error in % (protocol {sweep.curves[0][0].protocol}) at equal mean mask "
+            f"area, interpolated linearly between the values of {sweep.quantity} above."
+        ),
+        columns=[Column("mask area"), *map(Column, titles)],
+        rows=rows,
+    )
+
+
+def _error_over_area(curve: Sequence[Point]) -> tuple[list[float], list[float]]:
+    """Mean mask areas, rising, and the localization errors that go with them."""
+    measured = [point for point in curve if point.over_seeds(AREA)]
+    pairs = sorted((float(np.mean(p.over_seeds(AREA))), p.error.value) for p in measured)
+    return [area for area, _ in pairs], [error for _, error in pairs]
+
+
 # --- figure -----------------------------------------------------------------------------------
 
 
 def sweep_figure(sweep: Sweep) -> Figure:
-    """LE and the object's evidence recall over the swept setting; small points are seeds."""
+    """LE, and evidence found or mask area, over the swept setting; small points are seeds."""
     figure = Figure(figsize=(7, 2.9), layout="constrained")
-    errors, recalls = figure.subplots(1, 2, sharex=True)
+    errors, beside = figure.subplots(1, 2, sharex=True)
     colours = seaborn.color_palette("colorblind", len(sweep.curves))
     for number, (curve, colour) in enumerate(zip(sweep.curves, colours, strict=True)):
         look = {"color": colour, "style": STYLES[number % len(STYLES)]}
@@ -216,11 +266,12 @@ def sweep_figure(sweep: Sweep) -> Figure:
             for point in curve
         ]
         _draw_curve(errors, curve, by_seed, **look)
-        _draw_curve(recalls, curve, [point.over_seeds(RECALL) for point in curve], **look)
-    errors.set(ylabel="localization error (%)")
-    recalls.set(ylabel="evidence recall, object (%)")
-    for axes in (errors, recalls):
-        axes.set(xlabel=sweep.quantity, ylim=(-3, 103))
+        _draw_curve(beside, curve, [point.over_seeds(sweep.beside) for point in curve], **look)
+    errors.set(ylabel="localization error (%)", ylim=(-3, 103))
+    beside.set(ylabel=BESIDE[sweep.beside])
+    beside.set_ylim((-0.03, 1.03) if sweep.beside == AREA else (-3, 103))
+    for axes in (errors, beside):
+        axes.set(xlabel=sweep.quantity)
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
         seaborn.despine(ax=axes)

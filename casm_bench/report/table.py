@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ..protocols import PROTOCOLS
+from ..protocols import column_title, in_order
 from ..records import Record
 from ..statistics import Estimate
 from .measured import CONTROL, Measurement, Setting, group_by, measurements, runs
 from .published import Published, find_row
+from .verdicts import CAPTION, MARGIN, Verdict, verdict_line
 
 DASH = "–"
 PER_SEED = "images × seeds"
+VERDICT = "verdict"
 ELSEWHERE = "†"  # marks published figures that the paper took over from other works
+NO_BETTER = "‡"  # marks errors that are not clearly below the best control's
 
 Cell = tuple[str, ...]  # lines of a cell: first the number, then what explains it
 EMPTY: Cell = (DASH,)
@@ -56,8 +60,8 @@ def make_tables(records: Sequence[Record], rows: Mapping[str, Published]) -> lis
     `rows` are the published rows of Table 1, in the paper's order.
     """
     found = measurements(records, rows)
-    sources = [m for m in found if m.source and not m.variant]
-    variants = [m for m in found if m.variant and not m.source]
+    sources = [m for m in found if m.source and not (m.variant or m.renamed)]
+    variants = [m for m in found if m.variant and not (m.source or m.renamed)]
     listings = []
     if sources:
         caption = "The runs of Table 1 by source of the images. LE in %, 95 % Wilson interval."
@@ -69,7 +73,10 @@ def make_tables(records: Sequence[Record], rows: Mapping[str, Published]) -> lis
         )
         listings.append(_listing("variants", caption, "what differs", variants))
     whole = [m for m in found if not (m.source or m.variant)]
-    return [main_table(whole, rows), *listings, *_measure_tables(records)]
+    usual = [m for m in whole if not m.renamed]
+    if others := [m for m in found if m.renamed and not m.source]:
+        listings.append(_policy_table(others))
+    return [main_table(usual, rows), *listings, *_measure_tables(records)]
 
 
 # --- Table 1 ----------------------------------------------------------------------------------
@@ -85,7 +92,7 @@ def main_table(found: Sequence[Measurement], rows: Mapping[str, Published]) -> T
     controls = [Line(m.title, None, m.method) for m in others if m.family == CONTROL]
     columns = [Column("method"), Column("published")]
     for setting, measured in by_setting.items():
-        titles = (*_protocols(measured), PER_SEED)
+        titles = (*_titles(measured), PER_SEED, VERDICT)
         columns += [Column(title, str(setting)) for title in titles]
     return Table(
         label="table1",
@@ -105,8 +112,24 @@ def _main_row(line: Line, by_setting: Mapping[Setting, Sequence[Measurement]]) -
     cells: list[Cell] = [(line.title,), published_cell(line.published)]
     for measured in by_setting.values():
         own = [m for m in measured if m.method == line.method]
-        cells += [*_error_cells(own, _protocols(measured)), _size_cell(own)]
+        errors = _error_cells(own, _protocols(measured), _best_controls(measured))
+        cells += [*errors, _size_cell(own), _verdict_cell(own)]
     return cells
+
+
+def _best_controls(found: Sequence[Measurement]) -> dict[str, float]:
+    """By protocol, the lowest error of a control that is not shown the true boxes."""
+    controls = [m for m in found if m.family == CONTROL and not m.sees_boxes]
+    by_protocol = group_by(controls, lambda m: m.protocol)
+    return {name: min(m.error.value for m in same) for name, same in by_protocol.items()}
+
+
+def _verdict_cell(found: Sequence[Measurement]) -> Cell:
+    """On the paper's figure: the same whichever protocol of the row is asked."""
+    verdict = next((m.verdict for m in found if m.verdict), None)
+    if verdict is None:
+        return EMPTY
+    return (verdict.word, *([", ".join(verdict.reasons)] if verdict.reasons else []))
 
 
 def published_cell(published: Published | None) -> Cell:
@@ -116,14 +139,28 @@ def published_cell(published: Published | None) -> Cell:
     return (f"{published.value:.1f}{'' if published.protocol == 'casm' else ELSEWHERE}",)
 
 
+def _titles(found: Sequence[Measurement]) -> list[str]:
+    """Column titles of `_protocols`; upper bounds are marked."""
+    oracles = {m.protocol for m in found if m.policy == "oracle"}
+    return [column_title(name, "oracle" if name in oracles else "") for name in _protocols(found)]
+
+
 def _protocols(found: Iterable[Measurement]) -> list[str]:
-    names = {m.protocol for m in found}
-    return [*(name for name in PROTOCOLS if name in names), *sorted(names - set(PROTOCOLS))]
+    return in_order(m.protocol for m in found)
 
 
-def _error_cells(found: Sequence[Measurement], protocols: Sequence[str]) -> list[Cell]:
-    errors = {m.protocol: m.error for m in found}
-    return [error_cell(errors[name]) if name in errors else EMPTY for name in protocols]
+def _error_cells(
+    found: Sequence[Measurement],
+    protocols: Sequence[str],
+    controls: Mapping[str, float] | None = None,
+) -> list[Cell]:
+    """Errors by protocol; with `controls` those are marked that do not clearly beat them."""
+    cells = {m.protocol: error_cell(m.error) for m in found}
+    for m in found:
+        if m.family != CONTROL and m.error.high >= (controls or {}).get(m.protocol, math.inf):
+            value, *rest = cells[m.protocol]
+            cells[m.protocol] = (value + NO_BETTER, *rest)
+    return [cells.get(name, EMPTY) for name in protocols]
 
 
 def error_cell(error: Estimate) -> Cell:
@@ -146,7 +183,10 @@ def _caption(by_setting: Mapping[Setting, Sequence[Measurement]]) -> str:
         "print, on ImageNet, and were not measured here; they follow mixed protocols, and those "
         f"marked {ELSEWHERE} are quoted there from other works. What was measured compares with "
         "them only on the same images and under the same protocol. Measured figures carry a "
-        "95 % Wilson interval over images and, for several seeds, the range over seeds."
+        "95 % Wilson interval over images and, for several seeds, the range over seeds. Verdict on "
+        f"the published figure, by an equivalence test with a margin of {MARGIN:g} point; for what "
+        f"is not comparable it names what differs. {NO_BETTER}: the interval reaches the error of "
+        "the best control that sees no true box."
     ]
     parts += [_describe(setting, found) for setting, found in by_setting.items()]
     return " ".join(parts)
@@ -188,7 +228,7 @@ def _policies(found: Sequence[Measurement]) -> str:
 
 def _listing(label: str, caption: str, heading: str, found: Sequence[Measurement]) -> Table:
     protocols = _protocols(found)
-    titles = ("data", heading, "method", *protocols, PER_SEED)
+    titles = ("data", heading, "method", *_titles(found), PER_SEED)
     grouped = group_by(found, lambda m: (m.setting, m.source or m.change, m.method))
     return Table(
         label=label,
@@ -205,6 +245,30 @@ def _listing(label: str, caption: str, heading: str, found: Sequence[Measurement
             for (setting, which, _), same in sorted(grouped.items(), key=lambda item: item[0][:2])
         ],
     )
+
+
+def _policy_table(found: Sequence[Measurement]) -> Table:
+    """A line per number: there are as many combinations of policy and rule as one likes."""
+    titles = ("data", "method", "what differs", "protocol", "box rule", "tuned on", "LE", PER_SEED)
+    rows = [
+        [
+            (str(m.setting),),
+            (m.title,),
+            (m.change or DASH,),
+            (column_title(m.protocol, m.policy),),
+            (m.rule,),
+            (m.tuned_on or DASH,),
+            error_cell(m.error),
+            _size_cell([m]),
+        ]
+        for m in sorted(found, key=lambda m: (m.setting, m.change, m.protocol))
+    ]
+    caption = (
+        "Other threshold policies and box rules, the same for every method. Policy oracle chooses "
+        "its threshold on the evaluated images: an upper bound, not a result. LE in %, 95 % Wilson "
+        "interval."
+    )
+    return Table("policies", caption, [Column(title) for title in titles], rows)
 
 
 @dataclass(frozen=True)
@@ -263,6 +327,23 @@ def spread_cell(spread: Spread | None, digits: str = ".4g") -> Cell:
     return value, f"{spread.lowest:{digits}} to {spread.highest:{digits}}"
 
 
+def verdict_table(found: Sequence[tuple[Record, Verdict]]) -> Table:
+    """Every measured row beside every published figure of the same method."""
+    lines = [verdict_line(record, verdict) for record, verdict in found]
+    return _plain_table("verdicts", CAPTION, lines)
+
+
+def comparison_table(lines: Sequence[Mapping[str, str]], caption: str) -> Table:
+    """Lines of `compare.comparison_lines` as a table."""
+    return _plain_table("comparisons", caption, lines)
+
+
+def _plain_table(label: str, caption: str, lines: Sequence[Mapping[str, str]]) -> Table:
+    """A table of lines that share their columns."""
+    rows: list[list[Cell]] = [[(text or DASH,) for text in line.values()] for line in lines]
+    return Table(label, caption, [Column(title) for title in lines[0]], rows)
+
+
 # --- formats ----------------------------------------------------------------------------------
 
 
@@ -317,6 +398,9 @@ TEX = str.maketrans(
         "×": r"$\times$",
         DASH: "--",
         ELSEWHERE: r"\dag{}",
+        NO_BETTER: r"\ddag{}",
+        "±": r"$\pm$",
+        "−": "--",
     }
 )
 
@@ -461,14 +545,15 @@ def final_table(records: Sequence[Record], rows: Mapping[str, Published]) -> lis
     """What a run prints at its end: a line per method, all with the same columns in order."""
     found = measurements(records, rows)
     protocols = _protocols(found)
-    return [_final_line(setting, same, found, protocols, rows) for setting, same in runs(records)]
+    titles = dict(zip(protocols, _titles(found), strict=True))
+    return [_final_line(setting, same, found, titles, rows) for setting, same in runs(records)]
 
 
 def _final_line(
     setting: Setting,
     records: Sequence[Record],
     found: Sequence[Measurement],
-    protocols: Sequence[str],
+    titles: Mapping[str, str],  # by protocol
     rows: Mapping[str, Published],
 ) -> dict[str, str]:
     first = records[0]
@@ -477,11 +562,11 @@ def _final_line(
         for m in found
         if (m.setting, m.method, m.variant, m.source) == (setting, first.method, first.variant, "")
     ]
-    errors = (" ".join(cell[:2]) for cell in _error_cells(own, protocols))
+    errors = (" ".join(cell[:2]) for cell in _error_cells(own, list(titles)))
     published = find_row(first.facts.get("published"), rows)
     return {
         "method": first.title,
-        **{f"LE {name}": error for name, error in zip(protocols, errors, strict=True)},
+        **{f"LE {name}": error for name, error in zip(titles.values(), errors, strict=True)},
         "published": published_cell(published)[0],
         "images × seeds": _size_cell(own)[0],
         "seconds": _sum_of_costs(records),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casm_bench.data.dataset import Dataset
-from casm_bench.data.splits import checked, hold_out, without_copies
+from casm_bench.data.splits import checked, hold_out, shared_pictures, without_copies
 from casm_bench.errors import UsageError, WorkError
 
 
@@ -127,3 +127,25 @@ def test_zero_area_boxes_stay_and_are_counted(tmp_path, caplog):
     dataset = checked(bare_dataset([0, 1], boxes=boxes), tmp_path, needs_boxes=True)
     assert len(dataset) == 2
     assert "2 of 3 boxes have zero width or height; they count as missed" in caplog.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Painted(Dataset):
+    """Pictures of one grey each."""
+
+    greys: tuple[int, ...]
+
+    def image(self, index: int) -> np.ndarray:
+        return np.full((4, 4, 3), self.greys[self.positions_N[index]], np.uint8)
+
+
+def painted(*greys: int, prefix: str = "a") -> Painted:
+    bare = bare_dataset([0] * len(greys), names=[f"{prefix}{i}" for i in range(len(greys))])
+    return Painted(**vars(bare), greys=greys)
+
+
+def test_the_same_picture_is_found_under_another_name():
+    one, other = painted(1, 2, 3), painted(9, 3, 8, prefix="b")
+    assert shared_pictures(one, other) == [("a2", "b1")]
+    assert shared_pictures(one, other.subset([0, 2])) == []
+    assert shared_pictures(one.subset([1]), other) == []

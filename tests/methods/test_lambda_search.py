@@ -21,7 +21,7 @@ from casm_bench.training import TrainBatches
 
 
 def a_trial(lambda_r, mask_mean, masked_accuracy, clean_accuracy=0.8):
-    return Trial(lambda_r, mask_mean, clean_accuracy, masked_accuracy)
+    return Trial(lambda_r, mask_mean, clean_accuracy, masked_accuracy, 0.0, 0.0)
 
 
 def full(lambda_r):
@@ -105,6 +105,22 @@ def test_a_search_tries_takes_the_best_and_trains_with_it(shapes, classifier):
     given.fit(batches_of(shapes, classifier))
     for a, b in zip(*(m.masker.decoder.parameters() for m in (method, given)), strict=True):
         assert torch.equal(a, b)  # the search leaves no trace but its result
+
+
+def test_a_trial_is_judged_by_the_given_classifier_and_the_current_beside(shapes, classifier):
+    batches = batches_of(shapes, classifier)
+    method = CASM(classifier)
+    same = _lambda_search.measure(method, batches, classifier)
+    assert same.judge_clean_accuracy == same.clean_accuracy > 0
+    assert same.judge_masked_accuracy == same.masked_accuracy
+    with torch.no_grad():  # a classifier that always says class 0
+        head = method.classifier.model.get_classifier()
+        head.weight.zero_()
+        head.bias.copy_(torch.arange(len(head.bias), 0, -1))
+    other = _lambda_search.measure(method, batches, classifier)
+    assert other.clean_accuracy == same.clean_accuracy
+    labels_N = shapes.held_out.labels_N
+    assert other.judge_clean_accuracy == other.judge_masked_accuracy == (labels_N == 0).mean()
 
 
 def test_a_search_sees_no_boxes(shapes, classifier):

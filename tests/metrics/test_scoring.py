@@ -10,12 +10,13 @@ import pytest
 
 from casm_bench.boxes import fong_box, predict_boxes
 from casm_bench.data.dataset import Dataset
-from casm_bench.errors import WorkError
+from casm_bench.errors import UsageError, WorkError
 from casm_bench.maps import to_grid, unit_range
 from casm_bench.metrics.localization import continuous_f1, true_boxes
 from casm_bench.metrics.overlap import iou, succeeds
-from casm_bench.metrics.scoring import image_columns, score_maps, score_predicted_boxes
-from casm_bench.protocols import CASM, PROTOCOLS, BoxRule, fong_rule
+from casm_bench.metrics.scoring import image_columns, score_maps, score_predicted_boxes, tune
+from casm_bench.metrics.wsol import ALPHAS
+from casm_bench.protocols import CASM, PROTOCOLS, BoxRule, fong_rule, get_protocol
 
 WARP = PROTOCOLS["warp"]
 WARP_CLIPPED = replace(WARP, name="warp-clipped", truth_area="clipped")
@@ -230,3 +231,59 @@ def test_per_image_columns_have_a_row_per_image_and_protocol():
     boxes_M4 = np.stack([columns[edge] for edge in ("x0", "y0", "x1", "y1")], axis=1)
     np.testing.assert_array_equal(boxes_M4[2:], scores[1][1].box_N4)
     np.testing.assert_array_equal(columns["f1_mean"][:2], scores[0][1].f1_mean_N)
+
+
+# --- threshold policies -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "how", ["casm@{}/value", "warp@{}/energy,all", "casm@{}/fixed,largest,8", "fong@{}/mean"]
+)
+def test_the_oracle_is_the_best_of_all_fixed_thresholds(how):
+    data, maps = random_data(8)
+    oracle = get_protocol(how.format("oracle"))
+    scores = score_maps(enumerate(maps), data, oracle)
+    hits = []
+    for alpha in ALPHAS[oracle.rule.kind]:
+        fixed = get_protocol(how.format(f"fixed:{alpha}"))
+        hits.append(int(score_maps(enumerate(maps), data, fixed).hit_N.sum()))
+    assert scores.hit_N.sum() == max(hits)
+    best = ALPHAS[oracle.rule.kind][hits.index(max(hits))]  # the lowest of several
+    assert scores.threshold == pytest.approx(best)
+    again = score_maps(enumerate(maps), data, get_protocol(how.format(f"fixed:{best}")))
+    np.testing.assert_array_equal(scores.box_N4, again.box_N4)
+    np.testing.assert_allclose(scores.f1_N, again.f1_N)
+
+
+def test_a_rule_of_the_policy_replaces_the_methods_own():
+    data, maps = random_data(6)
+    own = fong_rule("mean", 1.1)
+    fixed = score_maps(enumerate(maps), data, get_protocol("casm@fixed:0.6"), own)
+    expected = predict_boxes(maps, BoxRule("fixed", 0.6), 224)
+    np.testing.assert_array_equal(fixed.box_N4, expected)
+
+
+def test_a_tuned_threshold_comes_from_the_held_out_pictures_alone():
+    """There the object is all that exceeds 0.5; on the evaluated pictures it would be 0.25."""
+    box = (10, 10, 60, 60)
+    held_out, evaluated = (made_up([[box]], [(100, 100)]) for _ in range(2))
+    map_HW = np.full((100, 100), 0.5, np.float32)  # a frame of 0.5 around the object
+    map_HW[10:60, 10:60] = 1
+    map_HW[0, 0] = 0
+    protocol = get_protocol("casm@tuned/value")
+    tuned = tune([(0, map_HW)], held_out, protocol, size=100)
+    assert tuned.alpha == pytest.approx(0.55)  # the first above a half
+    assert (tuned.localization_error, tuned.n_images) == (0, 1)
+    other_HW = np.where(map_HW == 1, 0.25, 0).astype(np.float32)
+    other_HW[0, 99] = 1
+    applied = tuned.applied_to(protocol)
+    assert applied.policy == "fixed"
+    assert not score_maps([(0, other_HW)], evaluated, applied, size=100).hit_N.any()
+    hindsight = get_protocol("casm@oracle/value")
+    assert score_maps([(0, other_HW)], evaluated, hindsight, size=100).hit_N.all()
+
+
+def test_tuned_protocols_need_their_threshold_first():
+    data, maps = random_data(1)
+    with pytest.raises(UsageError, match="PROTOCOL@fixed:ALPHA"):
+        score_maps(enumerate(maps), data, get_protocol("casm@tuned"))

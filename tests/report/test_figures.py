@@ -148,7 +148,7 @@ def test_protocols_differ_in_grey_too(a_record, rows):
     found = measurements([a_record(protocols=("casm", "warp", "wsol"))], rows)
     figure = error_figure(found)
     assert [text.get_text() for text in figure.legends[0].texts] == [
-        *("casm", "warp", "wsol", "published"),
+        *("casm", "warp", "wsol (upper bound)", "published"),
     ]
     shapes = {handle.get_marker() for handle in figure.legends[0].legend_handles[:3]}
     assert len(shapes) == 3
@@ -183,8 +183,10 @@ def test_another_process_at_another_time_writes_the_same_bytes(saved, tmp_path):
         assert ran.returncode == 0, ran.stderr
     written = sorted(path.name for path in (tmp_path / "one" / "generated").iterdir())
     assert written == [
+        *("comparisons.csv", "comparisons.md"),
         *("figure1.pdf", "figure1.png", "le.pdf", "le.png"),
         *("table1.csv", "table1.md", "table1.tex"),
+        *("verdicts.csv", "verdicts.md"),
     ]
     for name in written:
         one, two = (tmp_path / run / "generated" / name for run in ("one", "two"))

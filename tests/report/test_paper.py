@@ -12,6 +12,7 @@ from casm_bench.report.paper import write_paper
 
 FILES = {
     *("table1.tex", "table1.md", "table1.csv"),
+    *("verdicts.md", "verdicts.csv", "comparisons.md", "comparisons.csv"),
     *("figure1.pdf", "figure1.png", "le.pdf", "le.png"),
 }
 
@@ -41,10 +42,11 @@ def test_a_figure_without_records_is_removed(saved, tmp_path):
     for record in load_records(saved):
         if record.method == "baseline":
             record.path(saved).unlink()
+    gone = ("figure1", "comparisons")  # nothing is left to show CASM beside
     assert {path.name for path in write_paper(saved, tmp_path)} == {
-        name for name in FILES if not name.startswith("figure1")
+        name for name in FILES if not name.startswith(gone)
     }
-    assert not list((tmp_path / "generated").glob("figure1.*"))
+    assert not [path for stem in gone for path in (tmp_path / "generated").glob(f"{stem}.*")]
 
 
 def test_a_subset_alone_is_a_table_without_figures(tmp_path, save, a_record):

@@ -9,7 +9,13 @@ import pytest
 
 from casm_bench.report.figures import drawn_alike, render
 from casm_bench.report.paper import write_paper
-from casm_bench.report.sweep import find_sweeps, sweep_csv, sweep_figure, sweep_table
+from casm_bench.report.sweep import (
+    equal_area_table,
+    find_sweeps,
+    sweep_csv,
+    sweep_figure,
+    sweep_table,
+)
 from casm_bench.statistics import error_interval
 
 STRENGTHS = (0.02, 0.05, 0.08)
@@ -105,6 +111,52 @@ def test_the_figure_shows_means_and_seeds_and_is_the_same_bytes_each_time(swept)
         assert len({line.get_linestyle() for line in errors.lines[::2]}) == 2
         for kind in ("pdf", "png"):
             assert render(sweep_figure(sweep), kind) == render(sweep_figure(sweep), kind)
+
+
+@pytest.fixture
+def swept_size(a_record):
+    """λ_r of two methods: errors and mask areas that fall, at other values each."""
+    areas = {"casm": (0.8, 0.6, 0.2), "baseline": (0.65, 0.45, 0.3)}
+    hits = {"casm": (50, 70, 30), "baseline": (50, 60, 45)}
+    return [
+        a_record(
+            method,
+            hits[method][place],
+            variant=f"0000000{place}",
+            config={"classifier": "stub", "hyperparameters": {"lambda_r": 2.0 + place}},
+            metrics={"mask_mean": areas[method][place]},
+        )
+        for method in areas
+        for place in range(3)
+    ]
+
+
+def test_errors_at_equal_area_are_interpolated_where_all_methods_reach_it(swept_size):
+    (sweep,) = find_sweeps(swept_size)
+    assert (sweep.name, sweep.beside) == ("lambda-r", "mask_mean")
+    table = equal_area_table(sweep)
+    assert [column.title for column in table.columns] == ["mask area", "CASM", "Baseline"]
+    found = {row[0][0]: (row[1][0], row[2][0]) for row in table.rows}
+    assert list(found) == ["0.30", "0.35", "0.40", "0.45", "0.50", "0.55", "0.60", "0.65"]
+    # CASM: 70 at 0.2 and 30 at 0.6, so 50 at 0.4; Baseline: 55 at 0.3 and 40 at 0.45, so 45.
+    assert found["0.40"] == ("50.0", "45.0")
+
+
+def test_methods_whose_areas_never_meet_are_not_compared(swept_size):
+    for record in swept_size:
+        if record.method == "casm":
+            record.metrics["mask_mean"] += 1
+    (sweep,) = find_sweeps(swept_size)
+    assert equal_area_table(sweep) is None
+    assert equal_area_table(find_sweeps(swept_size[:3])[0]) is None
+
+
+def test_the_size_sweep_is_drawn_over_mask_area(swept_size):
+    (sweep,) = find_sweeps(swept_size)
+    with drawn_alike():
+        _, areas = sweep_figure(sweep).axes
+    assert list(areas.lines[0].get_ydata()) == pytest.approx([0.8, 0.6, 0.2])
+    assert areas.get_ylabel() == "mask area (share of the frame)"
 
 
 def test_the_paper_has_the_sweep_in_files_of_its_own(swept, save, a_record, tmp_path):

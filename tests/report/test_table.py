@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,8 @@ from casm_bench.report.table import (
     to_latex,
     to_markdown,
 )
+
+GROUP = {"localization_error": 20.0, "interval": [0, 100], "n_images": 40}
 
 
 def main(records, rows):
@@ -44,16 +47,18 @@ def test_a_measured_row_says_published_measured_interval_images_and_seeds(a_reco
         ("", "published"),
         ("madeup, quick, stub (none)", "casm"),
         ("madeup, quick, stub (none)", "images × seeds"),
+        ("madeup, quick, stub (none)", "verdict"),
     ]
     casm = next(row for row in table.rows if row[0] == ("CASM",))
-    assert casm == [("CASM",), ("36.1",), ("36.0", "[27.3, 45.8]"), ("100 × 1",)]
+    verdict = ("not comparable", "data, network, recipe")
+    assert casm == [("CASM",), ("36.1",), ("36.0", "[27.3, 45.8]"), ("100 × 1",), verdict]
 
 
 def test_several_seeds_show_their_range(a_record, rows):
     records = [a_record("casm", hits, seed=seed) for seed, hits in enumerate((60, 70, 80))]
     casm = next(row for row in main(records, rows).rows if row[0] == ("CASM",))
     assert casm[2] == ("30.0", "[25.1, 35.4]", "seeds 20.0 to 40.0")
-    assert casm[-1] == ("100 × 3",)
+    assert casm[-2] == ("100 × 3",)
 
 
 def test_controls_stand_below_a_rule_and_other_methods_above(a_record, rows):
@@ -74,7 +79,20 @@ def test_settings_have_columns_of_their_own(a_record, rows):
     groups = list(dict.fromkeys(column.group for column in table.columns))
     assert groups == ["", "another, quick, stub (none)", "madeup, quick, stub (none)"]
     grad = next(row for row in table.rows if row[0] == ("Grad",))
-    assert first_lines(grad)[2:] == ["40.0", "100 × 1", "–", "–"]
+    assert first_lines(grad)[2:] == ["40.0", "100 × 1", "not comparable", "–", "–", "–"]
+
+
+def test_rows_that_do_not_beat_the_controls_are_marked(a_record, rows):
+    """Clearly better is only an interval that lies wholly below the best control's error."""
+    sees_boxes = {"family": "control", "boxes": "test"}
+    perfect = replace(a_record("full", 100, facts=sees_boxes), method="perfect", title="Perfect")
+    records = [a_record("full", 50), perfect, a_record("casm", 60), a_record("baseline", 45)]
+    records.append(a_record("grad", 70))
+    cells = {row[0][0]: row[2][0] for row in main(records, rows).rows}
+    assert cells["CASM"] == "40.0"  # interval up to 49.8, the control's error is 50
+    assert cells["Baseline"] == "55.0‡"
+    assert cells["Grad"] == "30.0"
+    assert cells["Whole frame"] == "50.0"  # controls are not held against each other
 
 
 def test_the_caption_says_what_was_measured_on_what(a_record, rows):
@@ -89,6 +107,30 @@ def test_the_caption_tells_oracle_thresholds_apart(a_record, rows):
     caption = main([a_record(protocols=("casm", "wsol"))], rows).caption
     assert "threshold policy: oracle, nothing tuned (wsol)" not in caption
     assert "own, nothing tuned (casm); oracle, best on the evaluated images (wsol)" in caption
+
+
+def test_upper_bounds_are_marked_in_every_table(a_record, rows):
+    records = [a_record(protocols=("casm", "wsol"), groups={"web": GROUP})]
+    table1, sources, *_ = make_tables(records, rows)
+    for table in (table1, sources):
+        assert "wsol (upper bound)" in [column.title for column in table.columns]
+    assert "LE wsol (upper bound)" in final_table(records, rows)[0]
+    assert "LE wsol" not in final_table(records, rows)[0]
+
+
+def test_other_policies_have_a_table_of_their_own(a_record, rows):
+    made = a_record("casm", protocols=("casm", "wsol"))
+    rule = {"kind": "value", "alpha": 0.35, "component": "largest", "connectivity": 4}
+    tuned = made.protocols["casm"] | {"policy": "tuned", "tuned_on": "x held-out"}
+    tuned |= {"tuned_images": 5000, "rule": rule | {"empty": "fail"}}
+    bound = made.protocols["wsol"] | {"rule": rule | {"empty": "fail"}}
+    others = {"casm@tuned": tuned, "casm@oracle": bound}
+    table1, policies, *_ = make_tables([replace(made, protocols=made.protocols | others)], rows)
+    assert not [column for column in table1.columns if "@" in column.title]
+    assert [first_lines(row)[3:6] for row in policies.rows] == [
+        ["casm@oracle (upper bound)", "value 0.35, largest", "–"],
+        ["casm@tuned", "value 0.35, largest", "x held-out, 5,000 images"],
+    ]
 
 
 def test_subsets_stay_out_of_table_1(a_record, rows):
@@ -110,8 +152,7 @@ def test_only_a_subset_still_gives_a_table(a_record, rows):
 
 
 def test_sources_are_listed_apart(a_record, rows):
-    web = {"localization_error": 20.0, "interval": [0, 100], "n_images": 40}
-    sources = make_tables([a_record(protocols=("casm",), groups={"web": web})], rows)[1]
+    sources = make_tables([a_record(protocols=("casm",), groups={"web": GROUP})], rows)[1]
     assert first_lines(sources.rows[0])[1:] == ["web", "CASM", "20.0", "40 × 1"]
 
 
@@ -132,13 +173,13 @@ def test_latex_is_escaped_and_balanced(a_record, rows):
     text = to_latex([main(records, rows)])
     assert r"Novel\_100\% & -- &" in text
     assert r"41.7\dag{}" in text
-    assert r"\multicolumn{4}{c}{madeup, quick, stub (none)}" in text
-    assert r"\cmidrule(lr){3-6}" in text
-    assert r"\shortstack[r]{40.0\\{\tiny [30.9, 49.8]}}" in text
+    assert r"\multicolumn{5}{c}{madeup, quick, stub (none)}" in text
+    assert r"\cmidrule(lr){3-7}" in text
+    assert r"\shortstack[r]{40.0\ddag{}\\{\tiny [30.9, 49.8]}}" in text
     assert text.count("{") == text.count("}")
     body = text.split(r"\toprule")[1].split(r"\bottomrule")[0]
     assert text.isascii()
-    assert {line.count("&") for line in body.splitlines() if line.startswith("CASM")} == {5}
+    assert {line.count("&") for line in body.splitlines() if line.startswith("CASM")} == {6}
     assert body.count(r"\midrule") == 2
 
 
@@ -146,8 +187,8 @@ def test_markdown_has_as_many_cells_in_every_line(a_record, rows):
     records = [a_record("casm", title="A|B"), a_record("full")]
     text = to_markdown([main(records, rows)])
     lines = [line.replace(r"\|", "") for line in text.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in lines} == {7}
-    assert r"| A\|B | 36.1 | 40.0<br>[30.9, 49.8] |" in text
+    assert {line.count("|") for line in lines} == {8}
+    assert r"| A\|B | 36.1 | 40.0‡<br>[30.9, 49.8] |" in text
     assert text.index("*controls*") < text.index("Whole frame")
 
 
