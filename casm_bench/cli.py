@@ -254,12 +254,12 @@ class Compare:
 
 @dataclass
 class Paper:
-    """Write Table 1 and the figures anew from the records; trains nothing."""
+    """Write tables, figures and the PDF anew from the records; trains nothing."""
 
     results: Path = DEFAULT_RESULTS
     """Folder with records."""
     out: Path = PAPER
-    """Folder whose generated/ is written."""
+    """Folder whose generated/ and casm-bench.pdf are written."""
 
     def __call__(self) -> None:
         from .report.paper import write_paper

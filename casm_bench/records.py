@@ -333,13 +333,6 @@ def load_private_pictures(record: Record, results: Path) -> dict[str, np.ndarray
     return _unpacked(path.read_bytes(), path) if path.is_file() else None
 
 
-def load_per_image(record: Record, results: Path) -> pa.Table:
-    """The per-image scores beside a record. Raises WorkError when they are not its own."""
-    if record.per_image is None:
-        raise WorkError(f"{record.path(results)} has no per-image scores: measure again.")
-    return pq.read_table(io.BytesIO(_read_hashed(record.path(results), record.per_image)))
-
-
 def _unpacked(content: bytes, path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:

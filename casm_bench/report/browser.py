@@ -126,7 +126,7 @@ def _scores(record: Record, results: Path, frame: str) -> dict[str, dict[str, An
     ]
     if not fitting:
         return {}
-    rows = load_per_image(record, results).to_pylist()
+    rows = load_per_image(record.path(results), record).to_pylist()
     return {
         row["name"]: {
             "protocol": fitting[0],
