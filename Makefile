@@ -12,8 +12,11 @@ help:  ## say what there is
 run: $(VENV)/installed  ## install, then train and score on drawn shapes: METHODS, OPTIONS
 	$(BIN)/python -m casm_bench run --methods $(METHODS) $(OPTIONS)
 
-paper: $(VENV)/installed  ## tables and figures from results/, training nothing
+paper: $(VENV)/installed  ## tables, figures and paper/casm-bench.pdf from results/, training nothing
 	$(BIN)/python -m casm_bench paper
+
+report: $(VENV)/installed  ## the page, report/index.html, from results/
+	$(BIN)/python -m casm_bench report
 
 test: $(TOX)  ## all but the slow tests, in an environment of their own
 	$(TOX) run -e py
@@ -44,5 +47,5 @@ $(TOX): $(VENV)/created
 	$(BIN)/python -m pip install 'tox>=4.22'
 	touch $@
 
-.PHONY: help run paper test slow lint bench
+.PHONY: help run paper report test slow lint bench
 .DELETE_ON_ERROR:

@@ -323,18 +323,40 @@ class ContactSheet:
 
 @dataclass
 class Paper:
-    """Write Table 1 and the figures anew from the records; trains nothing."""
+    """Write tables, figures and the PDF anew from the records; trains nothing."""
 
     results: Path = DEFAULT_RESULTS
     """Folder with records."""
     out: Path = PAPER
-    """Folder whose generated/ is written."""
+    """Folder whose generated/ and casm-bench.pdf are written."""
 
     def __call__(self) -> None:
         from .report.paper import write_paper
 
         for path in write_paper(self.results, self.out):
             print(path)
+
+
+@dataclass
+class Report:
+    """Write the page: results, methods, records and an image browser, opened from disk."""
+
+    results: Path = DEFAULT_RESULTS
+    """Folder with records."""
+    out: Path = Path("report")
+    """Folder for the page; index.html is its first file."""
+    public: bool = False
+    """Leave out pictures that may not be shared."""
+    open: bool = False
+    """Show the page when it is done."""
+
+    def __call__(self) -> None:
+        from .report.page import write_page
+
+        page = write_page(self.results, self.out, self.public)
+        print(page)
+        if self.open:
+            webbrowser.open(page.resolve().as_uri())
 
 
 COMMANDS = {
@@ -347,6 +369,7 @@ COMMANDS = {
     "compare": Compare,
     "contact-sheet": ContactSheet,
     "paper": Paper,
+    "report": Report,
     "clear-cache": ClearCache,
 }
 

@@ -191,26 +191,25 @@ def save_record(
     path = record.path(results)
     shown = None
     if showcase is not None:
-        shown = _write_hashed(path.with_suffix(".npz"), _npz(showcase))
+        shown = _write_hashed(path.with_suffix(".npz"), _packed(showcase))
     scores = write_per_image(path.with_suffix(".parquet"), per_image)
     record = replace(record, per_image=scores, showcase=shown)
     write_atomically(path, to_json(record).encode())
     return record
 
 
-def save_private_showcase(
+def save_private_pictures(
     record: Record, results: Path, showcase: Mapping[str, np.ndarray]
 ) -> None:
-    """Keep pictures that may not be passed on in the cache, away from the record."""
-    write_atomically(_private_showcase(record, results), _npz(showcase))
+    """Keep pictures that may not be shared in the cache, which no repository holds."""
+    write_atomically(_private_path(record, results), _packed(showcase))
 
 
-def _private_showcase(record: Record, results: Path) -> Path:
-    inside = record.path(results).relative_to(results).with_suffix(".npz")
-    return Path(results) / CACHE / "showcases" / inside
+def _private_path(record: Record, results: Path) -> Path:
+    return Path(results) / CACHE / "pictures" / f"{record.key}.npz"
 
 
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+def _packed(arrays: Mapping[str, np.ndarray]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()
@@ -344,22 +343,25 @@ def is_complete(path: Path, key: str) -> bool:
     return record.key == key and record.per_image is not None
 
 
-def load_showcase(
-    record: Record, results: Path, private: bool = False
-) -> dict[str, np.ndarray] | None:
+def load_showcase(record: Record, results: Path) -> dict[str, np.ndarray] | None:
     """The pictures kept with a record, None if it kept none.
 
-    `private`: also those that may not be passed on, where this machine's cache still has them.
     Raises WorkError when they are missing or are not those that were measured.
     """
+    if record.showcase is None:
+        return None
     path = record.path(results)
-    if record.showcase is not None:
-        return _arrays(_read_hashed(path, record.showcase), path.with_name(record.showcase["file"]))
-    hidden = _private_showcase(record, results)
-    return _arrays(hidden.read_bytes(), hidden) if private and hidden.is_file() else None
+    content = _read_hashed(path, record.showcase)
+    return _unpacked(content, path.with_name(record.showcase["file"]))
 
 
-def _arrays(content: bytes, path: Path) -> dict[str, np.ndarray]:
+def load_private_pictures(record: Record, results: Path) -> dict[str, np.ndarray] | None:
+    """What save_private_pictures kept, None if there is nothing. Raises WorkError if damaged."""
+    path = _private_path(record, results)
+    return _unpacked(path.read_bytes(), path) if path.is_file() else None
+
+
+def _unpacked(content: bytes, path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return dict(arrays)

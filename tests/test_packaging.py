@@ -78,6 +78,9 @@ def test_a_wheel_holds_every_file(wheel):
     files = zipfile.ZipFile(wheel).namelist()
     assert {name for name in files if name.endswith(".py")} == harness | methods
     assert any(name.endswith("licenses/LICENSE") for name in files)
+    report = ROOT / "casm_bench" / "report"
+    page = {*(report / "static").iterdir(), *(report / "templates").iterdir()}
+    assert {str(path.relative_to(ROOT)) for path in page} <= set(files)
 
 
 def test_methods_of_a_wheel_import_from_any_folder(wheel, tmp_path):

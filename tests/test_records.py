@@ -24,6 +24,7 @@ from casm_bench.records import (
     PER_IMAGE_SCHEMA,
     Record,
     is_complete,
+    load_private_pictures,
     load_record,
     load_records,
     load_showcase,
@@ -31,7 +32,7 @@ from casm_bench.records import (
     provenance,
     record_key,
     record_path,
-    save_private_showcase,
+    save_private_pictures,
     save_record,
     to_json,
     write_per_image,
@@ -258,11 +259,12 @@ def test_a_record_without_its_files_is_incomplete(saved, tmp_path, suffix, damag
 
 def test_private_pictures_stay_in_the_cache(tmp_path):
     record = a_record()
-    save_private_showcase(record, tmp_path, SHOWCASE)
+    assert load_private_pictures(record, tmp_path) is None
+    save_private_pictures(record, tmp_path, SHOWCASE)
     (file,) = tmp_path.rglob("*.npz")
-    assert file.relative_to(tmp_path).parts[:2] == ("cache", "showcases")
+    assert file.relative_to(tmp_path).parts[0] == "cache"
     assert load_showcase(record, tmp_path) is None
-    shown = load_showcase(record, tmp_path, private=True)
+    shown = load_private_pictures(record, tmp_path)
     assert all((shown[name] == SHOWCASE[name]).all() for name in SHOWCASE)
 
 

@@ -43,7 +43,7 @@ from ..records import (
     Record,
     per_image_table,
     provenance,
-    save_private_showcase,
+    save_private_pictures,
     save_record,
 )
 from ..statistics import error_interval
@@ -111,11 +111,11 @@ class Measurement:
             provenance=self._provenance(),
             cost=self.cost,
         )
-        table, out = per_image_table(columns), self.bench.request.out
+        results = self.bench.request.out
         if showcase and not self.dataset.shareable:
-            save_private_showcase(record, out, showcase)
+            save_private_pictures(record, results, showcase)
             showcase = None
-        return save_record(record, out, table, showcase)
+        return save_record(record, results, per_image_table(columns), showcase)
 
     # --- fitting ------------------------------------------------------------------------------
 
@@ -407,10 +407,19 @@ class Measurement:
         shares = [self._in_unit_range(by_index[i]) for i in chosen]
         return {
             "names": np.array([self.dataset.names[i] for i in chosen]),
+            "frame": np.array(frame),
+            "truth": self._padded_truth(chosen, frame),
             "images": np.stack(images),
             "masks": np.stack(shares).astype(np.float16),
             "binary": np.stack([self._binary(by_index[i]) for i in chosen]),
         }
+
+    def _padded_truth(self, chosen: list[int], frame: str) -> np.ndarray:
+        """True boxes in the frame, int64 n×most×4; all zeros where a picture has fewer."""
+        data = self.dataset
+        boxes = [truth_in_frame(data.boxes[i], *data.sizes_N2[i], frame, self.size) for i in chosen]
+        most = max(map(len, boxes))
+        return np.stack([np.pad(b, ((0, most - len(b)), (0, 0))) for b in boxes])
 
     # --- the record ---------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from ..errors import WorkError
 from ..protocols import column_title
-from ..records import Record, load_showcase
+from ..records import Record, load_private_pictures, load_showcase
 from .measured import Measurement, Setting, group_by
 
 FIGURE1_ROWS = ("table1/casm", "table1/baseline")  # left and right block
@@ -34,6 +34,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # tell protocols apart without co
 FIXED = {
     "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
     "png": {"Software": None},
+    "svg": {"Date": None, "Creator": None},
 }
 
 
@@ -116,7 +117,9 @@ def figure1_blocks(
     for _, together in sorted(comparable.items()):
         by_row = {names[record.method]: record for record in together}
         if set(by_row) == set(FIGURE1_ROWS):
-            return _shared_pictures([by_row[row] for row in FIGURE1_ROWS], results)
+            chosen = [by_row[row] for row in FIGURE1_ROWS]
+            showcases = [load_showcase(record, results) for record in chosen]
+            return _shared_pictures(chosen, showcases, FIGURE1_PICTURES)
     return []
 
 
@@ -125,25 +128,28 @@ def contact_sheet(records: Sequence[Record], results: Path) -> Figure:
 
     Raises WorkError where a record has no pictures here, or no picture is shared.
     """
-    for record in records:
-        if load_showcase(record, results, private=True) is None:
+    showcases = [_pictures(record, results) for record in records]
+    for record, case in zip(records, showcases, strict=True):
+        if case is None:
             raise WorkError(
                 f"{record.path(results)} has no pictures on this machine: its data may not be "
                 "passed on, so they are only in the cache of the machine that measured it."
             )
-    blocks = _shared_pictures(records, results, most=None, private=True)
+    blocks = _shared_pictures(records, showcases)
     if not blocks:
         raise WorkError("These records share no picture: take some of the same data and seed.")
     return figure1(blocks)
 
 
+def _pictures(record: Record, results: Path) -> dict[str, np.ndarray] | None:
+    return load_showcase(record, results) or load_private_pictures(record, results)
+
+
 def _shared_pictures(
     records: Sequence[Record],
-    results: Path,
-    most: int | None = FIGURE1_PICTURES,
-    private: bool = False,
+    showcases: Sequence[dict[str, np.ndarray]],
+    most: int | None = None,
 ) -> list[Block]:
-    showcases = [load_showcase(record, results, private) for record in records]
     positions = [{str(n): i for i, n in enumerate(case["names"])} for case in showcases]
     shared = [name for name in positions[0] if all(name in p for p in positions)]
     blocks = []
@@ -151,10 +157,10 @@ def _shared_pictures(
         chosen = [position[name] for name in shared[:most]]
         blocks.append(Block(record.title, case["images"][chosen], case["binary"][chosen]))
     if any(not np.array_equal(blocks[0].images, block.images) for block in blocks):
-        files = " and ".join(str(r.path(results).with_name(r.showcase["file"])) for r in records)
+        files = " and ".join(f"{r.method} seed {r.seed} ({r.data}, {r.recipe})" for r in records)
         raise WorkError(
-            f"{files} hold different pictures under the same names, so Figure 1 cannot show them "
-            "side by side: measure both methods again on the same data."
+            f"The records {files} hold different pictures under the same names, so they cannot be "
+            "shown side by side: measure them again on the same data."
         )
     return blocks if shared else []
 
@@ -259,7 +265,7 @@ def _legend_entries(all_axes: Sequence[Axes]) -> tuple[list, list[str]]:
 
 
 def render(figure: Figure, kind: str) -> bytes:
-    """The figure as `pdf` or `png`, without dates or versions inside."""
+    """The figure as `pdf`, `png` or `svg`, without dates or versions inside."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=DPI, metadata=FIXED[kind])
     return buffer.getvalue()
@@ -267,4 +273,5 @@ def render(figure: Figure, kind: str) -> bytes:
 
 def drawn_alike():
     """A context in which the user's matplotlibrc changes nothing."""
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, "pdf.fonttype": 42})
+    fixed = {"pdf.fonttype": 42, "svg.hashsalt": "casm_bench"}
+    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **fixed})

@@ -134,7 +134,8 @@ def describe_change(record: Record, recipe: Mapping[str, Any] | None) -> str:
         name: value
         for name, value in settings.items()
         if (recipe is not None and value != usual.get(name)) or (name == "limit" and value)
-        if not name.endswith("sha256")  # a file's name says it to a reader, its hash to a program
+        # A file's name tells a reader more than its hash; what else was scored changes nothing.
+        if not (name.endswith("sha256") or name == "protocols")
     }
     if not changed:
         return f"variant {record.variant}"

@@ -16,6 +16,7 @@ from .compare import (
 )
 from .figures import drawn_alike, error_figure, figure1, figure1_blocks, render
 from .measured import Measurement, in_paper_order, measurements, verdicts
+from .pdf import to_pdf
 from .published import LEDGER, read_published, table1_rows
 from .sweep import (
     NAMES,
@@ -27,6 +28,7 @@ from .sweep import (
     sweep_table,
 )
 from .table import (
+    Table,
     comparison_table,
     make_tables,
     to_csv,
@@ -38,6 +40,7 @@ from .training import training_figure
 from .verdicts import verdict_line, verdicts_csv
 
 GENERATED = "generated"
+PDF = "casm-bench.pdf"
 FIGURES = tuple(
     f"{name}.{kind}" for name in ("figure1", "le", "training") for kind in ("pdf", "png")
 )
@@ -46,23 +49,25 @@ SWEEP_STEMS = ("sweep-*", *(name for name, _ in NAMES.values()))
 
 
 def write_paper(results: Path, paper: Path) -> list[Path]:
-    """Regenerate `<paper>/generated` from the records in `results`; train and measure nothing.
+    """Regenerate `<paper>/generated` and the PDF from the records; train and measure nothing.
 
     Returns the files that belong there now. Files whose content has not changed are not touched;
     a figure or table for which records no longer suffice is removed rather than left to mislead.
     Raises WorkError when there is no record, when one was edited, or when writing fails.
     """
-    content = _contents(Path(results))
+    content, pdf = _contents(Path(results))
     folder = Path(paper) / GENERATED
     for name in (*FIGURES, *TABLES, *(path.name for path in _sweep_files(folder))):
         if name not in content:
             (folder / name).unlink(missing_ok=True)
     for name, new in content.items():
         _write_if_changed(folder / name, new)
-    return [folder / name for name in content]
+    _write_if_changed(Path(paper) / PDF, pdf)
+    return [*(folder / name for name in content), Path(paper) / PDF]
 
 
-def _contents(results: Path) -> dict[str, bytes]:
+def _contents(results: Path) -> tuple[dict[str, bytes], bytes]:
+    """Generated files by name, and the PDF."""
     records = load_records(results)
     if not records:
         raise WorkError(
@@ -77,24 +82,31 @@ def _contents(results: Path) -> dict[str, bytes]:
     sweeps = {sweep.name: sweep for sweep in find_sweeps(records)}
     swept = {id(record) for sweep in sweeps.values() for record in sweep.records()}
     kept = [record for record in records if id(record) not in swept]
-    tables = make_tables(kept, rows)
-    texts = {
-        "table1.tex": to_latex(tables),
-        "table1.md": to_markdown(tables),
-        "table1.csv": to_csv(records, rows),
-    }
+    tables = {"table1": make_tables(kept, rows)}
+    texts = {"table1.tex": to_latex(tables["table1"]), "table1.csv": to_csv(records, rows)}
     if judged := verdicts(kept, ledger):
-        texts["verdicts.md"] = to_markdown([verdict_table(judged)])
+        tables["verdicts"] = [verdict_table(judged)]
         texts["verdicts.csv"] = verdicts_csv([verdict_line(*found) for found in judged])
     if compared := compare_with_the_papers_own(kept, rows, results):
-        table = comparison_table(comparison_lines(compared), EXPLANATION)
-        texts["comparisons.md"] = to_markdown([table])
+        tables["comparisons"] = [comparison_table(comparison_lines(compared), EXPLANATION)]
         texts["comparisons.csv"] = comparisons_csv(compared)
     for name, sweep in sweeps.items():
-        found = [table for table in (sweep_table(sweep), equal_area_table(sweep)) if table]
-        texts |= {f"{name}.md": to_markdown(found), f"{name}.csv": sweep_csv(sweep)}
+        found = (sweep_table(sweep), equal_area_table(sweep))
+        tables[name] = [table for table in found if table]
+        texts[f"{name}.csv"] = sweep_csv(sweep)
+    texts |= {f"{name}.md": to_markdown(found) for name, found in tables.items()}
     drawn = _figures(records, measurements(records, rows), sweeps, results)
-    return {name: text.encode() for name, text in texts.items()} | drawn
+    files = {name: text.encode() for name, text in texts.items()} | drawn
+    return files, _pdf(tables, drawn, records)
+
+
+def _pdf(
+    tables: Mapping[str, Sequence[Table]], drawn: Mapping[str, bytes], records: Sequence[Record]
+) -> bytes:
+    """The PDF, in which what stands beside Table 1 comes last."""
+    first, *others = tables["table1"]
+    figures = {Path(n).stem: content for n, content in drawn.items() if n.endswith(".pdf")}
+    return to_pdf(tables | {"table1": [first], "others": others}, figures, records)
 
 
 def _sweep_files(folder: Path) -> list[Path]:

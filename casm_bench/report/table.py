@@ -353,12 +353,20 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    groups = list(dict.fromkeys(column.group for column in table.columns if column.group))
-    if len(groups) < 2:
-        return f"{table.caption}\n\n{_markdown_grid(table)}"
-    # Side by side, settings are wider than any page; LaTeX keeps them in one table.
-    parts = [f"**{group}**\n\n{_markdown_grid(_only(table, group))}" for group in groups]
+    parts = [
+        f"**{group}**\n\n{_markdown_grid(part)}" if group else _markdown_grid(part)
+        for group, part in by_group(table)
+    ]
     return "\n".join([f"{table.caption}\n", *parts])
+
+
+def by_group(table: Table) -> list[tuple[str, Table]]:
+    """The table in parts, one per group of columns; whole, without a name, if there is but one.
+
+    Side by side, settings are wider than any page; LaTeX keeps them in one table.
+    """
+    groups = list(dict.fromkeys(column.group for column in table.columns if column.group))
+    return [(group, _only(table, group)) for group in groups] if len(groups) > 1 else [("", table)]
 
 
 def _only(table: Table, group: str) -> Table:

@@ -101,7 +101,7 @@ def rows():
     return table1_rows(read_published("a folder without a ledger"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def a_record():
     return make_record
 
@@ -130,6 +130,6 @@ def a_showcase():
     return made_up_showcase
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scores():
     return made_up_scores()

@@ -14,13 +14,16 @@ FILES = {
     *("table1.tex", "table1.md", "table1.csv"),
     *("verdicts.md", "verdicts.csv", "comparisons.md", "comparisons.csv"),
     *("figure1.pdf", "figure1.png", "le.pdf", "le.png"),
+    "casm-bench.pdf",
 }
 
 
 def test_everything_is_written_and_named(saved, tmp_path):
     written = write_paper(saved, tmp_path / "paper")
     assert {path.name for path in written} == FILES
-    assert {path.parent for path in written} == {tmp_path / "paper" / "generated"}
+    *generated, pdf = written
+    assert {path.parent for path in generated} == {tmp_path / "paper" / "generated"}
+    assert pdf == tmp_path / "paper" / "casm-bench.pdf"
     assert all(path.stat().st_size > 0 for path in written)
     text = (tmp_path / "paper/generated/table1.md").read_text()
     assert "| CASM | 36.1 | 35.0<br>" in text
@@ -52,7 +55,7 @@ def test_a_figure_without_records_is_removed(saved, tmp_path):
 def test_a_subset_alone_is_a_table_without_figures(tmp_path, save, a_record):
     save(tmp_path / "results", [a_record("grad", variant="0123abcd")])
     written = write_paper(tmp_path / "results", tmp_path)
-    assert {path.suffix for path in written} == {".tex", ".md", ".csv"}
+    assert {path.suffix for path in written} == {".tex", ".md", ".csv", ".pdf"}
 
 
 def test_no_records_is_explained(tmp_path):
