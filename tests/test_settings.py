@@ -38,7 +38,7 @@ def test_values_that_fit():
         ({"epochs": 1.5}, "must be int"),
         ({"epochs": True}, "must be int"),
         ({"gated": 1}, "must be bool"),
-        ({"lambda_r": "x"}, "must be float or None"),
+        ({"lambda_r": "x"}, "must be float or one of search or None"),
         ({"lamda_r": 1}, "Did you mean 'lambda_r'"),
         ({"classifier": "resnet18"}, "no such field"),
         ({"history": []}, "no such field"),

@@ -82,8 +82,9 @@ def boxes_in_view(boxes_N4: ArrayLike, width: int, height: int, view: View) -> n
     """
     boxes_N4 = np.asarray(boxes_N4, np.float64).reshape(-1, 4)
     if view.crop is None:
-        scale, cut = _scale_and_cut(width, height, "crop", view.size) if len(boxes_N4) else (1, 0)
-        boxes_N4 = scale * boxes_N4 - cut
+        wide, high, left, top = _centre_square(width, height, view.size)
+        scale_x, scale_y = wide / width, high / height
+        boxes_N4 = boxes_N4 * (scale_x, scale_y, scale_x, scale_y) - (left, top, left, top)
     else:
         x0, y0, x1, y1 = view.crop
         scale_x, scale_y = view.size / (x1 - x0), view.size / (y1 - y0)
@@ -122,8 +123,13 @@ def _to_frame(
     picture = Image.fromarray(pixels)
     if frame == "warp":
         return np.asarray(picture.resize((size, size), resample))
-    short = min(width, height)
-    wide, high = size * width // short, size * height // short
-    left, top = round((wide - size) / 2), round((high - size) / 2)
+    wide, high, left, top = _centre_square(width, height, size)
     picture = picture.resize((wide, high), resample)
     return np.asarray(picture.crop((left, top, left + size, top + size)))
+
+
+def _centre_square(width: int, height: int, size: int) -> tuple[int, int, int, int]:
+    """Width and height after Resize(size), and where CenterCrop(size) begins: left and top."""
+    short = min(width, height)
+    wide, high = size * width // short, size * height // short
+    return wide, high, round((wide - size) / 2), round((high - size) / 2)
