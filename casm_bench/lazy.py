@@ -29,16 +29,17 @@ class _OptionalModule(ModuleType):
         self._extra = extra
 
     def __getattr__(self, attribute: str) -> object:
+        package = self.__name__.partition(".")[0]
         try:
-            module = importlib.import_module(self.__name__)
+            importlib.import_module(package)
         except ModuleNotFoundError as error:
-            if error.name != self.__name__.split(".")[0]:
+            if error.name != package:
                 raise
             raise UsageError(
-                f"The package {error.name} is not installed; pip install "
+                f"The package {package} is not installed; pip install "
                 f"'casm-bench[{self._extra}]' brings it."
             ) from None
-        return getattr(module, attribute)
+        return getattr(importlib.import_module(self.__name__), attribute)
 
 
 def optional(name: str, extra: str) -> ModuleType:
