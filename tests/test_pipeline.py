@@ -204,6 +204,19 @@ def test_precision_is_in_the_key_only_where_it_is_not_fp32():
     assert fit(precision="bf16")["precision"] == "bf16"
 
 
+def test_few_pictures_are_in_the_key_of_what_is_trained_on_them():
+    def config(method, **settings):
+        bench = Bench(Request(settings={"recipe": settings}), 0)
+        return bench.config_of(registry.get(method))
+
+    assert config("casm", images_per_class=10)["fit"]["images_per_class"] == 10
+    assert "images_per_class" not in config("casm")["fit"]
+    assert config("grad", images_per_class=10) == config("grad")
+    few = Bench(Request(settings={"recipe": {"images_per_class": 3}}), 1)
+    assert len(set(few.pictures_to_fit.names)) == 3 * len(few.evaluated.classes)
+    assert few.splits.train is not few.pictures_to_fit  # the classifier learns from all
+
+
 def test_classes_seen_in_training_are_scored_apart():
     measurement = object.__new__(Measurement)
     measurement.facts = SimpleNamespace(trained=True)
