@@ -104,12 +104,17 @@ class SaliencyMethod:
 class BoxMethod(SaliencyMethod):
     """Base of methods that predict one box per image directly, without a map."""
 
+    @property
+    def frame_side(self) -> int | None:
+        """Pixels per side at which it wants to be shown frames; None: the classifier's input."""
+        return None
+
     def boxes(
         self, images_BCHW: Tensor, labels_B: Tensor, truth: list[Tensor] | None = None
     ) -> Tensor:
         """Predicted boxes of a batch.
 
-        Returns boxes_B4: x0, y0, x1, y1 in pixels of the input frame, half-open. `truth` (a
+        Returns boxes_B4: x0, y0, x1, y1 in pixels of `images_BCHW`, half-open. `truth` (a
         tensor n×4 per image, same coordinates) is given only to methods whose facts say
         `boxes="test"`. `images_BCHW` has no pixels (device "meta") for data sets without them.
         """
