@@ -35,6 +35,7 @@ __all__ = [
     "Facts",
     "SaliencyMethod",
     "added",
+    "asked",
     "fong_rule",
     "lazy",
     "register",
@@ -128,6 +129,14 @@ def added(default: object) -> object:
     existed stay valid.
     """
     return field(default=default, metadata={"added": True})
+
+
+def asked(default: object) -> object:
+    """A hyperparameter that `fit` does not look at: it says what a trained method is asked.
+
+    Another value makes other maps, but nothing is trained anew for it.
+    """
+    return field(default=default, metadata={"asked": True})
 
 
 DECLARED: dict[str, type[SaliencyMethod]] = {}  # by name; `registry` finds the files that fill it

@@ -6,7 +6,7 @@ import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +68,10 @@ class Measurement:
         deciding = ("classifier_settings", "fit", "hyperparameters")
         deciding += ("imported",) if self.imported else ()
         fit = {name: config.get(name) for name in deciding}
+        names = {f.name for f in fields(cls) if f.metadata.get("asked")}
+        given = fit["hyperparameters"]
+        self.asked = {name: value for name, value in given.items() if name in names}
+        fit["hyperparameters"] = {k: v for k, v in given.items() if k not in names}
         self.folder = bench.folder("methods", f"{self.facts.name}-{short_hash(fit)}")
         self.cost: dict[str, float | None] = {}
         self.tuned: dict[str, Tuned] = {}  # by protocol, where its threshold came from
@@ -253,7 +257,8 @@ class Measurement:
 
     def _cache_of(self, frame: str, pictures: Dataset | None = None) -> MapCache:
         data_digest = pictures.digest() if pictures else self.bench.evaluated_digest
-        return MapCache(self.folder / "maps" / short_hash([data_digest, frame, self.size]))
+        what = [data_digest, frame, self.size, *([self.asked] if self.asked else [])]
+        return MapCache(self.folder / "maps" / short_hash(what))
 
     def _missing(self, cache: MapCache, pictures: Dataset) -> list[int]:
         return [
