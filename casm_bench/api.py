@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .errors import UsageError
-from .lazy import lazy
+from .lazy import lazy, optional
 from .protocols import CASM_RULE, BoxRule, fong_rule
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ __all__ = [
     "asked",
     "fong_rule",
     "lazy",
+    "optional",
     "register",
 ]
 
@@ -61,6 +62,7 @@ class Facts:
     scale_free: bool = False  # values have no scale of their own; otherwise they lie in [0, 1]
     published: str | None = None  # its row in the published Table 1, if it has one
     reinterpretation: bool = False  # no source could be followed: never to be called reproduced
+    extra: str = ""  # the optional dependencies it needs: pip install 'casm-bench[EXTRA]'
     deviations: str = ""  # where this implementation knowingly differs from the source
     source_file: str = ""  # filled in by the registry
 
@@ -84,6 +86,14 @@ class SaliencyMethod:
 
     def fit(self, train_batches: TrainBatches) -> None:
         """Learn from training images. Methods without training leave this as it is."""
+
+    def check(self) -> None:
+        """Raise UsageError, in a sentence, if this method cannot work with this classifier.
+
+        The harness asks before it trains anything, with a classifier of the same architecture
+        whose weights may still be random. Methods that only need images in and logits out, as
+        most do, leave this as it is.
+        """
 
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Saliency maps of a batch.
