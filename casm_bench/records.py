@@ -77,10 +77,29 @@ class ProtocolResult(TypedDict):
     groups: NotRequired[dict[str, GroupResult]]
 
 
+class Curve(TypedDict):
+    """Means over images along an axis, for figures; all lists are equally long."""
+
+    x: list  # numbers, or the names of stages in order
+    y: list[float]
+    low: list[float]  # 95 % interval of each mean, BCa or Wilson as `mean_interval` says
+    high: list[float]
+
+
 class AddedMetrics(TypedDict):
-    """What `metrics` measured on the maps of a finished run; the means are among its metrics."""
+    """What `metrics` measured on the maps of a finished run; the means are among its metrics.
+
+    `curves`, by family:
+
+    insertion-deletion
+        `insertion`, `deletion`: x is the share of pixels changed, y the probability of the class.
+    randomized-weights
+        `spearman, cascading`, `ssim, cascading`, `spearman, independent`, `ssim, independent`: x
+        names what was randomized, from the logits down, y is the similarity to the method's map.
+    """
 
     intervals: dict[str, list]  # by metric: low, high, and wilson or bca
+    curves: NotRequired[dict[str, Curve]]
     n_images: int  # all, or the first of a permutation drawn by the seed
     settings: dict[str, Any]
     provenance: dict[str, Any]

@@ -11,6 +11,7 @@ import pytest
 from casm_bench.backbones.classifier import Classifier
 from casm_bench.cli import main
 from casm_bench.metrics.catalog import FAMILIES, METRICS
+from casm_bench.metrics.faithfulness import auc
 from casm_bench.records import load_records
 
 SETTINGS = (
@@ -111,6 +112,12 @@ def test_metrics_that_ask_the_classifier(copied):
     assert 0 <= grad.metrics["deletion_auc"] <= 1
     assert grad.added["insertion-deletion"]["intervals"]["deletion_auc"][2] == "bca"
     assert "saliency_metric" in grad.metrics
+    for name, curve in grad.added["insertion-deletion"]["curves"].items():
+        assert (curve["x"][0], curve["x"][-1], len(curve["y"])) == (0, 1, len(curve["x"]))
+        area = auc(np.array(curve["y"]))  # the mean of areas is the area under the mean
+        assert grad.metrics[f"{name}_auc"] == pytest.approx(area)
+        assert np.all(np.array(curve["low"]) <= np.array(curve["y"]))
+        assert np.all(np.array(curve["y"]) <= np.array(curve["high"]))
 
 
 def test_top_classes_agree_with_the_runs_own_clean_accuracy(copied):

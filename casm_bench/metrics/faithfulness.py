@@ -32,26 +32,37 @@ def insertion_deletion(
     image_CHW: Tensor,
     map_HW: np.ndarray,
     rows_per_step: int = ROWS_PER_STEP,
-) -> Iterator[tuple[str, float]]:
-    """(name, area) of one image: p(its top-1 class) by the share of changed pixels, in [0, 1].
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(`insertion` or `deletion`, p(the image's top-1 class) float64 S); `auc` sums them up.
 
-    Pixels in descending order of the map, the first in raster order of equal ones. Deletion turns
-    them to the mean colour; insertion shows them on the blurred image (Petsiuk, Das & Saenko 2018,
-    section 4.2, and their code). `rows_per_step` · W pixels change at once.
+    Pixels change in descending order of the map, the first in raster order of equal ones. Deletion
+    turns them to the mean colour; insertion shows them on the blurred image (Petsiuk, Das & Saenko
+    2018, section 4.2, and their code). `rows_per_step` · W pixels change at once, see
+    `shares_changed`.
     """
     label = int(classifier(image_CHW[None]).argmax())
     order = torch.from_numpy(np.argsort(-map_HW, axis=None, kind="stable")).to(image_CHW.device)
-    changed = rows_per_step * map_HW.shape[1]
     rank_HW = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)).to(order.device))
     rank_HW = rank_HW.reshape(map_HW.shape)
-    counts = range(0, len(order) + changed, changed)
+    counts = _counts(map_HW.shape, rows_per_step)
     blurred_CHW = blurred(image_CHW)
     for name, before_CHW, after_CHW in (
-        ("insertion_auc", blurred_CHW, image_CHW),
-        ("deletion_auc", image_CHW, torch.zeros_like(image_CHW)),
+        ("insertion", blurred_CHW, image_CHW),
+        ("deletion", image_CHW, torch.zeros_like(image_CHW)),
     ):
         states = [torch.where(rank_HW < count, after_CHW, before_CHW) for count in counts]
-        yield name, auc(_probabilities(classifier, states, label))
+        yield name, _probabilities(classifier, states, label)
+
+
+def shares_changed(shape: tuple[int, ...], rows_per_step: int = ROWS_PER_STEP) -> np.ndarray:
+    """The share of pixels changed at each step of `insertion_deletion`, float64 S from 0 to 1."""
+    pixels = math.prod(shape)
+    return np.minimum(_counts(shape, rows_per_step), pixels) / pixels
+
+
+def _counts(shape: tuple[int, ...], rows_per_step: int) -> range:
+    changed = rows_per_step * shape[1]
+    return range(0, math.prod(shape) + changed, changed)
 
 
 def blurred(image_CHW: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from ..errors import UsageError, WorkError
 from ..files import short_hash
 from ..maps import to_grid
 from ..metrics.catalog import FAMILIES
-from ..metrics.faithfulness import insertion_deletion, saliency_metric
+from ..metrics.faithfulness import auc, insertion_deletion, saliency_metric, shares_changed
 from ..metrics.localization import true_boxes
 from ..metrics.masked import masked_pictures, ranks_of_labels
 from ..metrics.pixels import PixelAveragePrecision
@@ -120,12 +120,14 @@ class More(Measurement):
         chosen = np.random.default_rng(bench.seed).permutation(len(self.dataset))[:images]
         self.chosen = set(chosen.tolist())
         self.pooled: dict[str, float] = {}  # metrics that are no mean over images
+        self.curves: dict[str, tuple[list, list[np.ndarray]]] = {}  # by name: x, and y per image
 
     def add(self, family: str, announce: Callable[[str], None]) -> None:
         """Measure a family and write it into the record, or say why it does not apply."""
         if reason := self._inapplicable(family):
             announce(f"{self.facts.name}: no {family}, {reason}")
             return
+        self.pooled, self.curves = {}, {}
         rows = list(getattr(self, f"_{family.replace('-', '_')}")())
         names = [self.dataset.names[index] for index, _ in rows]
         columns = {name: np.array([values[name] for _, values in rows]) for name in rows[0][1]}
@@ -138,12 +140,23 @@ class More(Measurement):
         found = {
             "metrics": means | {name: scale * value for name, value in self.pooled.items()},
             "intervals": {k: v for k, v in intervals.items() if k not in self.pooled},
+            **({"curves": curves} if (curves := self._mean_curves()) else {}),
             "n_images": len(rows),
             "settings": {"images": self.images, "classifiers": self._judges_of(family)},
             "provenance": self._provenance(),
         }
         table = pa.table({"name": names, **columns})
         self.known = add_metrics(self.known, self.bench.request.out, family, found, table)
+
+    def _mean_curves(self) -> dict[str, dict[str, list]]:
+        """What was drawn image by image, as the record keeps it (`records.Curve`)."""
+        found = {}
+        for name, (x, y_per_image) in self.curves.items():
+            y_NS = np.array(y_per_image)
+            bounds = [mean_interval(y_N)[:2] for y_N in y_NS.T]
+            low, high = (list(edge) for edge in zip(*bounds, strict=True))
+            found[name] = {"x": list(x), "y": y_NS.mean(axis=0), "low": low, "high": high}
+        return found
 
     def _judges_of(self, family: str) -> list[str]:
         if family not in ASK_THE_CLASSIFIER:
@@ -255,12 +268,16 @@ class More(Measurement):
             yield index, values
 
     def _insertion_deletion(self) -> Iterator[Row]:
+        shares = shares_changed((self.size, self.size)).tolist()
         for index, map_HW in self._chosen_maps(self.frame):
+            values = {}
             image_CHW = self._normalised(index)
-            yield (
-                index,
-                dict(insertion_deletion(self.bench.classifier, image_CHW, self._in_frame(map_HW))),
-            )
+            for name, p_S in insertion_deletion(
+                self.bench.classifier, image_CHW, self._in_frame(map_HW)
+            ):
+                self.curves.setdefault(name, (shares, []))[1].append(p_S)
+                values[f"{name}_auc"] = auc(p_S)
+            yield index, values
 
     def _saliency_metric(self) -> Iterator[Row]:
         path = self.known.path(self.bench.request.out)

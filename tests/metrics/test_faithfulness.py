@@ -14,6 +14,7 @@ from casm_bench.metrics.faithfulness import (
     blurred,
     insertion_deletion,
     saliency_metric,
+    shares_changed,
     sm_value,
 )
 
@@ -53,8 +54,8 @@ class Bright(nn.Module):
 def test_deletion_of_a_bright_picture_is_a_straight_line():
     map_HW = np.random.default_rng(0).random((SIZE, SIZE))
     found = dict(insertion_deletion(Bright(), torch.ones(3, SIZE, SIZE), map_HW, rows_per_step=1))
-    assert found["deletion_auc"] == pytest.approx(0.5, abs=1e-5)
-    assert found["insertion_auc"] > 0.5  # it starts from a blurred picture, not from nothing
+    assert found["deletion"] == pytest.approx(1 - np.arange(9) / 8, abs=1e-5)
+    assert auc(found["insertion"]) > 0.5  # it starts from a blurred picture, not from nothing
 
 
 def test_pixels_change_in_the_order_of_the_map():
@@ -65,15 +66,16 @@ def test_pixels_change_in_the_order_of_the_map():
     down = dict(insertion_deletion(Bright(), image_CHW, SIZE - rows_HW, rows_per_step=1))
     up = dict(insertion_deletion(Bright(), image_CHW, rows_HW, rows_per_step=1))
     share = np.clip(5 - np.arange(9), 0, None) / 8  # of bright rows as rows go from the top
-    assert down["deletion_auc"] == pytest.approx(auc(share), abs=1e-5)
+    assert down["deletion"] == pytest.approx(share, abs=1e-5)
     late = np.array([5, 5, 5, 5, 4, 3, 2, 1, 0]) / 8
-    assert up["deletion_auc"] == pytest.approx(auc(late), abs=1e-5)
+    assert up["deletion"] == pytest.approx(late, abs=1e-5)
 
 
 def test_steps_that_do_not_divide_the_picture_end_with_all_of_it():
     map_HW = np.random.default_rng(0).random((SIZE, SIZE))
     found = dict(insertion_deletion(Bright(), torch.ones(3, SIZE, SIZE), map_HW, rows_per_step=3))
-    assert found["deletion_auc"] == pytest.approx(auc(np.array([8, 5, 2, 0]) / 8), abs=1e-5)
+    assert found["deletion"] == pytest.approx(np.array([8, 5, 2, 0]) / 8, abs=1e-5)
+    assert shares_changed((SIZE, SIZE), 3).tolist() == [0, 3 / 8, 6 / 8, 1]
 
 
 def test_blur_is_a_normalised_kernel_and_dark_beyond_the_border():
