@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from .errors import UsageError
-from .lazy import lazy
+from .lazy import lazy, optional
 from .protocols import CASM_RULE, BoxRule, fong_rule
 
 if TYPE_CHECKING:
@@ -35,8 +35,10 @@ __all__ = [
     "Facts",
     "SaliencyMethod",
     "added",
+    "asked",
     "fong_rule",
     "lazy",
+    "optional",
     "register",
 ]
 
@@ -60,6 +62,7 @@ class Facts:
     scale_free: bool = False  # values have no scale of their own; otherwise they lie in [0, 1]
     published: str | None = None  # its row in the published Table 1, if it has one
     reinterpretation: bool = False  # no source could be followed: never to be called reproduced
+    extra: str = ""  # the optional dependencies it needs: pip install 'casm-bench[EXTRA]'
     deviations: str = ""  # where this implementation knowingly differs from the source
     source_file: str = ""  # filled in by the registry
 
@@ -84,6 +87,14 @@ class SaliencyMethod:
     def fit(self, train_batches: TrainBatches) -> None:
         """Learn from training images. Methods without training leave this as it is."""
 
+    def check(self) -> None:
+        """Raise UsageError, in a sentence, if this method cannot work with this classifier.
+
+        The harness asks before it trains anything, with a classifier of the same architecture
+        whose weights may still be random. Methods that only need images in and logits out, as
+        most do, leave this as it is.
+        """
+
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Saliency maps of a batch.
 
@@ -104,12 +115,17 @@ class SaliencyMethod:
 class BoxMethod(SaliencyMethod):
     """Base of methods that predict one box per image directly, without a map."""
 
+    @property
+    def frame_side(self) -> int | None:
+        """Pixels per side at which it wants to be shown frames; None: the classifier's input."""
+        return None
+
     def boxes(
         self, images_BCHW: Tensor, labels_B: Tensor, truth: list[Tensor] | None = None
     ) -> Tensor:
         """Predicted boxes of a batch.
 
-        Returns boxes_B4: x0, y0, x1, y1 in pixels of the input frame, half-open. `truth` (a
+        Returns boxes_B4: x0, y0, x1, y1 in pixels of `images_BCHW`, half-open. `truth` (a
         tensor n×4 per image, same coordinates) is given only to methods whose facts say
         `boxes="test"`. `images_BCHW` has no pixels (device "meta") for data sets without them.
         """
@@ -123,6 +139,14 @@ def added(default: object) -> object:
     existed stay valid.
     """
     return field(default=default, metadata={"added": True})
+
+
+def asked(default: object) -> object:
+    """A hyperparameter that `fit` does not look at: it says what a trained method is asked.
+
+    Another value makes other maps, but nothing is trained anew for it.
+    """
+    return field(default=default, metadata={"asked": True})
 
 
 DECLARED: dict[str, type[SaliencyMethod]] = {}  # by name; `registry` finds the files that fill it

@@ -83,7 +83,7 @@ def imported_modules(module: str, source: str) -> Iterator[str]:
                 base = ".".join([*parts, *([node.module] if node.module else [])])
                 submodules = base == "casm_bench"
                 yield from (f"{base}.{alias.name}" if submodules else base for alias in node.names)
-            case ast.Call(func=ast.Name("lazy"), args=[ast.Constant(value=str(name))]):
+            case ast.Call(func=ast.Name("lazy" | "optional"), args=[ast.Constant(value=str(name))]):
                 yield name
 
 

@@ -125,7 +125,7 @@ def imported_packages(file: Path) -> set[str]:
                 found |= {alias.name for alias in node.names}
             case ast.ImportFrom(module=str(name), level=0):
                 found.add(name)
-            case ast.Call(func=ast.Name("lazy"), args=[ast.Constant(value=str(name))]):
+            case ast.Call(func=ast.Name("lazy" | "optional"), args=[ast.Constant(value=str(name))]):
                 found.add(name)
     return {name.split(".")[0] for name in found}
 
