@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from . import processes
-from .errors import CasmBenchError, UsageError
+from .errors import CasmBenchError, UsageError, WorkError
 from .recipes import DEFAULT_METHODS
 
 DEFAULT_RESULTS = Path("results")
@@ -251,6 +251,27 @@ class Score:
 
 
 @dataclass
+class Conformance:
+    """Score built-in maps as casme, Fong & Vedaldi, wsolevaluation and TorchRay score them."""
+
+    export: Path | None = None
+    """Folder for the maps, boxes and expected values, so that other evaluators can be asked."""
+
+    def __call__(self) -> None:
+        from . import conformance
+
+        found = conformance.checks()
+        _print_table("Conformance", conformance.check_lines(found))
+        if self.export is not None:
+            files = conformance.export(found, self.export)
+            print(f"{len(files)} files in {self.export}; README.txt says which is what.")
+        wrong = sum(not check.agrees for check in found)
+        if wrong:
+            raise WorkError(f"{wrong} of {len(found)} checks disagree; they are marked above.")
+        print(f"All {len(found)} checks agree.")
+
+
+@dataclass
 class ClearCache:
     """Remove the cache of runs: maps, fitted methods, trained classifiers. Records stay."""
 
@@ -372,6 +393,7 @@ COMMANDS = {
     "contact-sheet": ContactSheet,
     "paper": Paper,
     "report": Report,
+    "conformance": Conformance,
     "clear-cache": ClearCache,
 }
 
