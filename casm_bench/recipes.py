@@ -166,7 +166,10 @@ PAPER = Recipe(
     command="python -m casm_bench run --data imagenet --root FOLDER --recipe paper",
     cost="days on one GPU; not yet measured here",
     share=0.2,
-    methods={"vgg-loc": {"backbone": "vgg16.tv_in1k"}},  # all others' defaults are published ones
+    methods={  # all others' defaults are published ones
+        "vgg-loc": {"backbone": "vgg16.tv_in1k", "scale": 384},
+        "masking-model": {"scale": "doubled"},
+    },
 )
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe for recipe in (QUICK, TINY, TINY_CPU, IMAGENETTE, IMAGENETTE_FULL, PAPER)
