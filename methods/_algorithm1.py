@@ -155,8 +155,10 @@ class Algorithm1(SaliencyMethod):
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         self.classifier.eval()
         self.masker.decoder.eval()
+        features = []
         with torch.no_grad():
-            _, features = self.classifier.with_features(images_BCHW)
+            if self.masker.looks_through_f:
+                _, features = self.classifier.with_features(images_BCHW)
             mask_B1hw = self.masker(images_BCHW, features)
         if self.upsample == "bilinear":
             mask_B1hw = backbone.enlarge(mask_B1hw, images_BCHW, "bilinear")
@@ -213,6 +215,11 @@ class Masker:
         self.own_encoder = None
         if encoder == "separate":
             self.own_encoder = copy.deepcopy(classifier).eval().requires_grad_(False)
+
+    @property
+    def looks_through_f(self) -> bool:
+        """Whether it needs the current classifier's features."""
+        return not self.learns_to_see and self.own_encoder is None
 
     def __call__(self, images_BCHW: Tensor, features: list[Tensor]) -> Tensor:
         """Mask_B1hw; no gradient reaches the features of anything that does not belong to θ_m."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from casm_bench import processes
-from casm_bench.api import BoxRule, SaliencyMethod, lazy, register
+from casm_bench.api import BoxRule, SaliencyMethod, asked, lazy, register
 from casm_bench.errors import UsageError
 from casm_bench.images import gaussian_blur, masked_in, roughness
 
@@ -65,7 +65,7 @@ class MaskingModel(SaliencyMethod):
     epochs of equal length as it needs.
     """
 
-    conf: float = 6.0  # score that a place must exceed to be shown; lower is more complete
+    conf: float = asked(6.0)  # score that a place must exceed to be shown; lower is more complete
     area: float = 8.0  # weight of mean(m^area_power)
     area_power: float = 0.3
     smoothness: float = 0.005
@@ -165,6 +165,10 @@ class Phase:
             self.trained(), lr=method.learning_rate, weight_decay=method.weight_decay, fused=True
         )
         self.steps = 0
+        compiled = self.arithmetic.compiled
+        self.look = compiled(self.encoder.with_features)
+        self.make_mask = compiled(self.network.__call__)
+        self.ask = compiled(method.classifier.__call__)
 
     def trained(self) -> list[Tensor]:
         """The parameters that this phase trains."""
@@ -198,7 +202,7 @@ class Phase:
         undoubled = self.method.encoder_trains_on == "undoubled"
         shown_BCHW = pixels_BCHW if undoubled else self.method.shown(pixels_BCHW)
         with torch.no_grad(), self.arithmetic.forward(shown_BCHW.device):
-            return self.encoder.with_features(shown_BCHW)[1]
+            return self.look(shown_BCHW)[1]
 
     def state_dict(self) -> dict[str, object]:
         return {
@@ -258,7 +262,7 @@ class MaskPhase(Phase):
         real_B = requests_B == labels_B
         features = self.encode(pixels_BCHW)
         with self.arithmetic.forward(pixels_BCHW.device):
-            mask_B1hw, _ = self.network(features, requests_B)
+            mask_B1hw, _ = self.make_mask(features, requests_B)
         mask_B1HW = masker.enlarge(mask_B1hw, pixels_BCHW, "bilinear")
         destroyed_BK = self.judge(pixels_BCHW, 1 - mask_B1HW)
         preserved_BK = self.judge(pixels_BCHW, mask_B1HW)
@@ -284,7 +288,7 @@ class MaskPhase(Phase):
         sigma = self.method.blur * pixels_BCHW.shape[-1] / 224
         seen_BCHW = self.method.shown(perturbed(pixels_BCHW, keep_B1HW, sigma))
         with self.arithmetic.forward(seen_BCHW.device):
-            return self.method.classifier(seen_BCHW).float()
+            return self.ask(seen_BCHW).float()
 
 
 def perturbed(pixels_BCHW: Tensor, keep_B1HW: Tensor, sigma: float) -> Tensor:
