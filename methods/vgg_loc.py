@@ -142,6 +142,8 @@ class Regression:
     def __init__(self, method: VggLoc, arithmetic: Arithmetic) -> None:
         self.method, self.network = method, method.network
         self.arithmetic = arithmetic
+        if method.fine_tune == "all":
+            self.network.trunk = descent.jointly_normalised(self.network.trunk)
         new = [*self.network.connected.parameters(), *self.network.final.parameters()]
         self.network.requires_grad_(method.fine_tune == "all")
         self.parameters = list(self.network.parameters()) if method.fine_tune == "all" else new
