@@ -124,6 +124,8 @@ class Show:
         from . import pipeline
         from .settings import parse_settings
 
+        if not self.images:
+            raise UsageError("show needs picture files: show photo.jpg --methods grad …")
         same = ("recipe", "data", "root", "classifier", "weights", "weights_from", "device")
         request = pipeline.Request(
             **{name: getattr(self, name) for name in same},
@@ -405,23 +407,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = logging.INFO if processes.is_first() else logging.ERROR
     logging.getLogger("casm_bench").setLevel(level)
     try:
-        command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="python -m casm_bench",
-            description="A benchmark of saliency maps by localization, around CASM.",
-            args=_join_repeated(sys.argv[1:] if arguments is None else arguments),
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
+        command = parse(sys.argv[1:] if arguments is None else arguments)
         command()
     except CasmBenchError as error:
         if os.environ.get("CASM_BENCH_DEBUG"):
             raise
         print(f"casm_bench: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # `… | head`: whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("casm_bench: interrupted. The same command goes on from here.", file=sys.stderr)
         return 130
     return 0
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """The command that the arguments mean; calling it does the work. Exits where they mean none."""
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="python -m casm_bench",
+        description="A benchmark of saliency maps by localization, around CASM.",
+        args=_join_repeated(arguments),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
 
 
 def _join_repeated(arguments: Sequence[str]) -> list[str]:

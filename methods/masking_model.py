@@ -55,7 +55,8 @@ FAKE_MARGIN = 1.0  # of either loss where a class is requested that is not there
     "largest component above 0.5. Networks see pixels as their classifier normalises them "
     "(scale=doubled: twice [-1, 1], as the code). The encoder sees the same in training as in the "
     "test, with fixed BatchNorm (options replay the code, which differs). The blur repeats the "
-    "border instead of fading to grey. Fake classes are drawn from those of the training data.",
+    "border instead of fading to grey, and reaches 4 sigma, not 2.5. Fake classes are drawn from "
+    "those of the training data.",
 )
 @dataclass
 class MaskingModel(SaliencyMethod):

@@ -27,6 +27,8 @@ SHORT = {  # where a method has such a field
     "lambda_r": 10.0,  # not searched for
     "masks": 12,
     "positions": 4,
+    "samples": 3,
+    "steps": 4,
 }
 TABLE_1 = {None, "Baseline", "CASM", "ALN", "Mask", "Grad", "Masking model", "VGG (supervised)"}
 

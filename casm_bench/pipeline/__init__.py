@@ -91,6 +91,7 @@ def load(method: str, **asked: object) -> SaliencyMethod:
     `recipe`, `seeds` and `out`; a trained method is taken from where such a `run` left it.
     Raises UsageError for a method that would have to be trained first.
     """
+    asked |= {name: Path(asked[name]) for name in ("out", "weights_from") if asked.get(name)}
     return _load(Request(methods=(method,), **asked))[0]
 
 
