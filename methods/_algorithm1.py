@@ -548,7 +548,7 @@ def _total_variation(mask_B1hw: Tensor, size: int) -> Tensor:
 def _share_batch_statistics(method: Algorithm1) -> None:
     method.masker.decoder = descent.jointly_normalised(method.masker.decoder)
     if method.plan.trains_classifier:
-        method.classifier.model = descent.jointly_normalised(method.classifier.model)
+        method.classifier = descent.jointly_normalised(method.classifier)
 
 
 def _is_gpu(device: torch.device) -> bool:
