@@ -190,6 +190,30 @@ class Metrics(Run):
 
 
 @dataclass
+class Export(Run):
+    """Write the maps of a finished run as .npy files; name the run by its own options."""
+
+    to: Path = Path("maps")
+    """Folder that gets METHOD-seedK/maps/<image id>.npy, and metadata as wsolevaluation's."""
+    frame: Literal["crop", "warp"] = "crop"
+    """Which of the run's maps: of the cropped or of the squashed pictures."""
+    layout: Literal["own", "wsolevaluation"] = "own"
+    """own: as the method made them; wsolevaluation: of the frame's size, scaled to [0, 1]."""
+    controls: bool = False
+    """Also those of control rows."""
+
+    def __call__(self) -> None:
+        from . import pipeline
+
+        own = ("to", "frame", "layout")
+        request = _request({k: v for k, v in vars(self).items() if k not in own})
+        if self.controls:
+            request = pipeline.with_controls(request)
+        asked = {name: getattr(self, name) for name in own}
+        pipeline.export_maps(pipeline.ExportRequest(request, **asked), _say)
+
+
+@dataclass
 class List:
     """List what there is to choose from."""
 
@@ -389,6 +413,7 @@ COMMANDS = {
     "import-casme": ImportCasme,
     "list": List,
     "metrics": Metrics,
+    "export": Export,
     "score": Score,
     "compare": Compare,
     "contact-sheet": ContactSheet,

@@ -273,10 +273,14 @@ class Measurement:
         size = self.bench.recipe.evaluation_batch_size
         return frame_batches(self.dataset, frame, side or self.size, size, indices)
 
-    def _maps_of(self, batch: FrameBatch, pictures: Dataset) -> np.ndarray:
+    def _maps_of(
+        self, batch: FrameBatch, pictures: Dataset, method: SaliencyMethod | None = None
+    ) -> np.ndarray:
+        """Checked maps of a batch, by this method as fitted or by the one given."""
+        method = method or self.method
         images_BCHW, labels_B = self._on_device(batch)
         with blamed(self.facts, "maps"):
-            maps_BHW = self.method.maps(images_BCHW, labels_B).detach().float().cpu().numpy()
+            maps_BHW = method.maps(images_BCHW, labels_B).detach().float().cpu().numpy()
         if maps_BHW.ndim != 3 or len(maps_BHW) != len(labels_B):
             raise WorkError(
                 f"Method {self.facts.name!r} ({self.facts.source_file}) gave maps of shape "
