@@ -232,7 +232,7 @@ def names_beside(axes: Axes, ends: Sequence[tuple[str, float, float]]) -> None:
             (x, y),
             xytext=(1.04, (place - low) / (high - low)),
             textcoords="axes fraction",
-            va="center",
+            va="center_baseline",
             fontsize=7.5,
             arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.5, "shrinkA": 0, "shrinkB": 2},
         )
