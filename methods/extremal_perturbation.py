@@ -3,8 +3,7 @@
 Fong, Patrick & Vedaldi 2019, with the values of their code (TorchRay) for the pointing game.
 
 Shapes: B images, A areas, C channels, H rows, W columns, K classes, L levels of blur. A mask is
-made of h×w cells by smooth maxima over N neighbours; every cell has P pixels. Cells and masks of
-all areas of an image are optimised side by side, as are images.
+made of h×w cells. All masks M of all images are optimised side by side.
 """
 
 from __future__ import annotations
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 
 torch = lazy("torch")
 F = lazy("torch.nn.functional")
-
-COLDNESS = 20  # of smooth maxima; infinite would be the maximum itself
+smooth_masks = lazy("casm_bench.methods._smooth_masks")
 
 
 @register(
@@ -74,26 +72,24 @@ class ExtremalPerturbation(SaliencyMethod):
         return blurred_B1HW[:, 0].clamp(min=0)
 
     def _optimised(self, pyramid_BLCHW: Tensor, labels_B: Tensor) -> Tensor:
-        masks = SmoothMasks(pyramid_BLCHW, self.step, self.sigma)
-        cells_BAhw = pyramid_BLCHW.new_ones(len(labels_B), len(self.areas), *masks.cells)
-        cells_BAhw.requires_grad_()
+        masks = smooth_masks.SmoothMasks(pyramid_BLCHW, self.step, self.sigma)
+        shape_BA = (len(labels_B), len(self.areas))
+        cells_Mhw = pyramid_BLCHW.new_ones(len(labels_B) * len(self.areas), *masks.cells)
+        cells_Mhw.requires_grad_()
         # The first step is not dampened, in torch as in the authors' runs.
         sgd = torch.optim.SGD(
-            [cells_BAhw], lr=self.learning_rate, momentum=self.momentum, dampening=self.momentum
+            [cells_Mhw], lr=self.learning_rate, momentum=self.momentum, dampening=self.momentum
         )
         weight = self.area_weight
         for iteration in range(self.iterations):
-            # Image by image: the same mask must be the same to the last bit in any batch, for
-            # values that are all but equal are sorted.
-            shown, whole = zip(*(masks(cells_Ahw) for cells_Ahw in cells_BAhw), strict=True)
-            masks_BAHW = torch.stack(shown)
+            shown_MHW, whole_MHW = masks(cells_Mhw)
+            masks_BAHW = shown_MHW.unflatten(0, shape_BA)
             reward_BA = self._reward(pyramid_BLCHW, masks_BAHW, labels_B, iteration % 2 == 0)
-            excess_BA = torch.stack([self._excess(whole_AHW) for whole_AHW in whole])
+            excess_BA = self._excess(whole_MHW.unflatten(0, shape_BA))
             energy = (reward_BA - weight * excess_BA).sum()
-            (gradient_BAhw,) = torch.autograd.grad(-energy, cells_BAhw)
-            cells_BAhw.grad = gradient_BAhw
+            (cells_Mhw.grad,) = torch.autograd.grad(-energy, cells_Mhw)
             sgd.step()
-            cells_BAhw.data.clamp_(0, 1)
+            cells_Mhw.data.clamp_(0, 1)
             weight *= self.growth
         return masks_BAHW.detach()
 
@@ -108,13 +104,13 @@ class ExtremalPerturbation(SaliencyMethod):
         labels_N1 = labels_B.repeat_interleave(len(self.areas))[:, None]
         return self.classifier(seen_NCHW).gather(1, labels_N1).view(masks_BAHW.shape[:2])
 
-    def _excess(self, whole_AHW: Tensor) -> Tensor:
-        """How far each sorted mask is from zeros, then ones in its area's proportion, shape A."""
-        sorted_AM = whole_AHW.flatten(1).sort(dim=1, stable=True).values
-        count = sorted_AM.shape[1]
-        zeros_A = torch.tensor([int(count * (1 - area)) for area in self.areas])
-        wanted_AM = torch.arange(count) >= zeros_A[:, None]
-        return (sorted_AM - wanted_AM.to(sorted_AM)).square().mean(dim=1)
+    def _excess(self, whole_BAHW: Tensor) -> Tensor:
+        """How far each sorted mask is from zeros, then ones in its area's proportion, B×A."""
+        sorted_BAM = whole_BAHW.flatten(2).sort(dim=2, stable=True).values
+        device, count = sorted_BAM.device, sorted_BAM.shape[2]
+        zeros_A = torch.tensor([int(count * (1 - area)) for area in self.areas], device=device)
+        wanted_AM = torch.arange(count, device=device) >= zeros_A[:, None]
+        return (sorted_BAM - wanted_AM.to(sorted_BAM.dtype)).square().mean(dim=2)
 
     def _pyramid(self, images_BCHW: Tensor) -> Tensor:
         """The images from most to not at all perturbed, in `levels` even steps, B×L×C×H×W."""
@@ -123,50 +119,6 @@ class ExtremalPerturbation(SaliencyMethod):
             return torch.stack([images_BCHW * share for share in shares], dim=1)
         blurs = [_blurred(images_BCHW, (1 - share) * self.blur) for share in shares]
         return torch.stack(blurs, dim=1)
-
-
-class SmoothMasks:
-    """Masks that are nowhere sharper than a bump of width `sigma`, made of cells `step` apart.
-
-    A pixel is the smooth maximum of its neighbouring cells, each times a bump around the cell
-    (section 3.1, "smooth masks"). The cells' grid ends with the image; the mask goes on for a
-    margin of `sigma` pixels, so that at the border it can fall off as it does elsewhere.
-    """
-
-    def __init__(self, images: Tensor, step: int, sigma: float) -> None:
-        self.size = images.shape[-2:]
-        self.step = step
-        self.margin = sigma
-        self.cells = tuple(ceil(side / step) for side in self.size)
-        self.radius = 1 + ceil(sigma / step)
-        self.padding = 1 + ceil((self.margin + sigma) / step)
-        self.blocks = tuple(side + 2 * (self.padding - self.radius) for side in self.cells)
-        self.bumps_PN = self._bumps(sigma).to(images)
-
-    def _bumps(self, sigma: float) -> Tensor:
-        """What a neighbouring cell contributes to a pixel; the same in every block of pixels."""
-        pixel_S = torch.arange(self.step, dtype=torch.float64)
-        cell_R = torch.arange(2 * self.radius + 1) - self.padding
-        apart_SR = pixel_S[:, None] - self.margin - self.step * cell_R
-        distance_SSRR = torch.hypot(apart_SR[:, None, :, None], apart_SR[None, :, None])
-        bump_SSRR = torch.exp(-2 * (distance_SSRR / sigma - 0.5).clamp(min=0) ** 2)
-        return bump_SSRR.flatten(2).flatten(0, 1)
-
-    def __call__(self, cells_Ahw: Tensor) -> tuple[Tensor, Tensor]:
-        """The masks as the images see them, A×H×W, and with their margins."""
-        neighbours_ANQ = F.unfold(cells_Ahw[:, None], 2 * self.radius + 1, padding=self.padding)
-        blocks_AQP = smooth_maximum(neighbours_ANQ.mT[:, :, None] * self.bumps_PN)
-        blocks_APhw = blocks_AQP.mT.unflatten(2, self.blocks)
-        whole_AHW = F.pixel_shuffle(blocks_APhw, self.step)[:, 0].clamp(0, 1)
-        cut = self.step - 1  # the last cell's pixels but the first lie beyond it
-        whole_AHW = whole_AHW[:, : whole_AHW.shape[1] - cut, : whole_AHW.shape[2] - cut]
-        top, (height, width) = round(self.margin), self.size
-        return whole_AHW[:, top : top + height, top : top + width], whole_AHW
-
-
-def smooth_maximum(values: Tensor) -> Tensor:
-    """The mean over the last axis, weighted by softmax(COLDNESS · values) (equation 6)."""
-    return (values * torch.softmax(COLDNESS * values, dim=-1)).sum(dim=-1)
 
 
 def _perturbed(pyramid_BLCHW: Tensor, masks_BAHW: Tensor) -> Tensor:
