@@ -190,6 +190,30 @@ class Metrics(Run):
 
 
 @dataclass
+class Export(Run):
+    """Write the maps of a finished run as .npy files; name the run by its own options."""
+
+    to: Path = Path("maps")
+    """Folder that gets METHOD-seedK/maps/<image id>.npy, and metadata as wsolevaluation's."""
+    frame: Literal["crop", "warp"] = "crop"
+    """Which of the run's maps: of the cropped or of the squashed pictures."""
+    layout: Literal["own", "wsolevaluation"] = "own"
+    """own: as the method made them; wsolevaluation: of the frame's size, scaled to [0, 1]."""
+    controls: bool = False
+    """Also those of control rows."""
+
+    def __call__(self) -> None:
+        from . import pipeline
+
+        own = ("to", "frame", "layout")
+        request = _request({k: v for k, v in vars(self).items() if k not in own})
+        if self.controls:
+            request = pipeline.with_controls(request)
+        asked = {name: getattr(self, name) for name in own}
+        pipeline.export_maps(pipeline.ExportRequest(request, **asked), _say)
+
+
+@dataclass
 class List:
     """List what there is to choose from."""
 
@@ -333,7 +357,8 @@ class ContactSheet:
     def __call__(self) -> None:
         from .files import write_atomically
         from .records import load_record
-        from .report.figures import contact_sheet, drawn_alike, render
+        from .report.drawing import drawn_alike, render
+        from .report.figure1 import contact_sheet
 
         kind = self.out.suffix.lstrip(".")
         if kind not in ("png", "pdf"):
@@ -352,11 +377,14 @@ class Paper:
     """Folder with records."""
     out: Path = PAPER
     """Folder whose generated/ and casm-bench.pdf are written."""
+    drop_missing: bool = False
+    """Go on without records that the last paper was made from and that are gone."""
 
     def __call__(self) -> None:
         from .report.paper import write_paper
 
-        for path in write_paper(self.results, self.out):
+        options = {"drop_missing": self.drop_missing, "digest_of": _data_now}
+        for path in write_paper(self.results, self.out, **options):
             print(path)
 
 
@@ -388,6 +416,7 @@ COMMANDS = {
     "import-casme": ImportCasme,
     "list": List,
     "metrics": Metrics,
+    "export": Export,
     "score": Score,
     "compare": Compare,
     "contact-sheet": ContactSheet,
@@ -454,6 +483,15 @@ def _request(options: dict[str, Any]) -> Any:
     asked = {name: value for name, value in options.items() if name != "set"}
     asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
     return Request(**asked, settings=parse_settings(options["set"]))
+
+
+def _data_now(record: Any) -> str | None:
+    """Hash of the data a record was measured on, as they are now; None where files are needed."""
+    from .data.catalog import digest_now
+
+    if record.config.get("limit"):
+        return None
+    return digest_now(record.data, record.seed, record.config.get("data_options") or {})
 
 
 def _say(line: str) -> None:

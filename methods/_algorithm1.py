@@ -35,7 +35,6 @@ backbone = lazy("casm_bench.backbones.masker")
 descent = lazy("casm_bench.backbones.descent")
 training = lazy("casm_bench.training")
 arithmetics = lazy("casm_bench.backbones.arithmetic")
-timm_layers = lazy("timm.layers")
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -547,18 +546,9 @@ def _total_variation(mask_B1hw: Tensor, size: int) -> Tensor:
 
 
 def _share_batch_statistics(method: Algorithm1) -> None:
-    """Let BatchNorm normalise the joint batch of all processes, which torch can on GPUs only."""
-    if processes.count() == 1:
-        return
-    if not _is_gpu(method.classifier.mean.device):
-        log.warning(
-            "on the CPU every process normalises its own part of a batch: expect other numbers "
-            "than from one process wherever BatchNorm is trained"
-        )
-        return
-    method.masker.decoder = timm_layers.convert_sync_batchnorm(method.masker.decoder)
+    method.masker.decoder = descent.jointly_normalised(method.masker.decoder)
     if method.plan.trains_classifier:
-        method.classifier.model = timm_layers.convert_sync_batchnorm(method.classifier.model)
+        method.classifier = descent.jointly_normalised(method.classifier)
 
 
 def _is_gpu(device: torch.device) -> bool:

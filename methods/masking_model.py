@@ -251,6 +251,10 @@ class MaskPhase(Phase):
 
     name = "masks"
 
+    def __init__(self, method: MaskingModel, batches: TrainBatches) -> None:
+        method.network.stages = descent.jointly_normalised(method.network.stages)
+        super().__init__(method, batches)
+
     @property
     def fakes(self) -> float:
         return self.method.mask_fakes

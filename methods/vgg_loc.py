@@ -102,6 +102,8 @@ class VggLoc(BoxMethod):
     def fit(self, train_batches: TrainBatches) -> None:
         if not isinstance(train_batches, training.BoxedBatches):
             raise WorkError("The method 'vgg-loc' was not given the true boxes that it declares.")
+        if self.trunk_classifier is not self.classifier:
+            self.findings = {"backbone_sha256": weights.weights_digest(self.trunk_classifier)}
         batches = replace(train_batches, batch_size=self.batch_size, scale=self.scale)
         self.history = training.run(Regression(self, batches.arithmetic), batches, self.epochs)
         self.network.eval()
@@ -140,6 +142,8 @@ class Regression:
     def __init__(self, method: VggLoc, arithmetic: Arithmetic) -> None:
         self.method, self.network = method, method.network
         self.arithmetic = arithmetic
+        if method.fine_tune == "all":
+            self.network.trunk = descent.jointly_normalised(self.network.trunk)
         new = [*self.network.connected.parameters(), *self.network.final.parameters()]
         self.network.requires_grad_(method.fine_tune == "all")
         self.parameters = list(self.network.parameters()) if method.fine_tune == "all" else new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ import torch
 from casm_bench import registry
 from casm_bench.backbones.classifier import Classifier
 from casm_bench.cli import main
+from casm_bench.data.catalog import load_splits
 from casm_bench.metrics.catalog import FAMILIES, METRICS
 from casm_bench.metrics.faithfulness import auc
 from casm_bench.pipeline import Bench, Request
@@ -218,6 +220,59 @@ def test_top_classes_agree_with_the_runs_own_clean_accuracy(copied):
         assert grad.metrics[f"{kind}_accuracy [test_resnet]"] == pytest.approx(
             grad.metrics[f"{kind}_accuracy"], abs=10.1
         )  # one of ten pictures may differ: its masked pixels are rounded to bytes
+
+
+def export(out, to, *options):
+    return main(["export", *METHODS, "--out", str(out), "--to", str(to), *options, *SETTINGS])
+
+
+def score(folder, *options, size=64):
+    where = ("--maps", str(folder / "maps"), "--root", str(folder / "metadata"))
+    out = ("--out", str(folder / "scores.json"), "--size", str(size))
+    assert main(["score", "--data", "wsol-metadata", *where, *out, *options]) == 0
+    return json.loads((folder / "scores.json").read_text())["protocols"]
+
+
+def test_exported_maps_score_as_the_run_did(copied, tmp_path, monkeypatch):
+    refuse_networks(monkeypatch)
+    assert export(copied, tmp_path) == 0
+    assert {path.name for path in tmp_path.iterdir()} >= {"casm-seed0", "grad-seed0"}
+    records = records_of(copied)
+    options = {"casm": (), "grad": ("--scale-free", "--rule", "mean:5")}
+    for method, how in options.items():
+        found = score(tmp_path / f"{method}-seed0", *how, "--protocols", "casm")["casm"]
+        recorded = records[method].protocols["casm"]
+        for name in ("localization_error", "f1", "f1_mean", "interval", "n_images"):
+            assert found[name] == pytest.approx(recorded[name])
+
+
+def test_maps_come_out_as_they_are_in_the_cache(copied, tmp_path):
+    assert export(copied, tmp_path) == 0
+    bench = bench_of(copied)
+    finished = More(bench, registry.get("casm"), None, Judges(bench, ()))
+    for index, map_HW in finished.cached_maps("crop"):
+        path = tmp_path / "casm-seed0" / "maps" / f"{bench.evaluated.names[index]}.npy"
+        np.testing.assert_array_equal(np.load(path), map_HW)
+    again = load_splits("wsol-metadata", str(tmp_path / "casm-seed0" / "metadata")).evaluated
+    assert again.names == list(bench.evaluated.names)
+    for own, read in zip(bench.evaluated.boxes, again.boxes, strict=True):
+        np.testing.assert_array_equal(own, read)
+
+
+def test_maps_for_wsolevaluation_fill_the_frame_and_the_range(copied, tmp_path):
+    assert export(copied, tmp_path, "--layout", "wsolevaluation", "--frame", "warp") == 0
+    paths = list((tmp_path / "casm-seed0" / "maps").rglob("*.npy"))
+    assert len(paths) == 10
+    for path in paths:
+        map_HW = np.load(path)
+        assert map_HW.shape == (64, 64)
+        assert (map_HW.min(), map_HW.max()) == (0, 1)
+
+
+def test_box_methods_have_no_maps_to_export(copied, tmp_path, capsys):
+    asked = ("--methods", "full", "--out", str(copied), "--to", str(tmp_path))
+    assert main(["export", *asked, *SETTINGS]) == 2
+    assert "None of these methods makes maps" in capsys.readouterr().err
 
 
 def test_what_was_not_run_gets_no_metrics(copied, capsys):

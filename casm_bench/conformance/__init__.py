@@ -10,13 +10,13 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from ..data.wsol_metadata import write_wsol_metadata
 from ..files import write_atomically
+from ..maps import save_map
 from .checks import NOTATIONS, WSOL_TRUTH, Check, boxes_only, checks, wsol_map
 from .maps import MAPS
 
@@ -84,13 +84,9 @@ def _export(found: Sequence[Check], folder: Path) -> Iterator[Path]:
 
 
 def _write(path: Path, content: np.ndarray | str) -> Path:
-    write_atomically(path, content if isinstance(content, str) else partial(_save, content))
+    write = write_atomically if isinstance(content, str) else save_map
+    write(path, content)
     return path
-
-
-def _save(map_HW: np.ndarray, path: Path) -> None:
-    with path.open("wb") as file:
-        np.save(file, map_HW)
 
 
 def _csv(lines: Sequence[dict[str, str]]) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from casm_bench.backbones.arithmetic import Arithmetic
 from casm_bench.backbones.classifier import build_classifier
 from casm_bench.backbones.regressor import Regressor
+from casm_bench.backbones.weights import weights_digest
 from casm_bench.data.frames import boxes_to_original, resized_boxes
 from casm_bench.data.shapes import load_shapes
 from casm_bench.errors import UsageError, WorkError
@@ -287,3 +288,15 @@ def test_another_backbone_sees_pictures_as_it_wants_them(classifier, batch, monk
     method.predict(images_BCHW, labels_B)
     pixels_BCHW = images_BCHW * classifier.std + classifier.mean
     torch.testing.assert_close(seen[0] * 0.5 + 0.25, pixels_BCHW)
+
+
+def test_the_record_tells_whose_weights_another_backbone_had(classifier, shapes, monkeypatch):
+    other = build_classifier("test_resnet", 5, 64).eval()
+    monkeypatch.setattr(
+        "casm_bench.backbones.weights.load_classifier", lambda *args, **options: other
+    )
+    method, usual = a_method(classifier, backbone="another"), a_method(classifier)
+    for fitted in (method, usual):
+        fitted.fit(BoxedBatches(shapes, classifier, 8))
+    assert method.findings == {"backbone_sha256": weights_digest(other)}
+    assert usual.findings == {}
