@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .. import processes, training
-from ..api import BoxMethod, SaliencyMethod
+from ..api import BoxMethod, Facts, SaliencyMethod
 from ..backbones.arithmetic import Arithmetic
 from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
@@ -341,11 +341,16 @@ class Bench:
             **self._arithmetic_config,
         }
 
-    @cached_property
-    def pictures_to_fit(self) -> Dataset:
-        """The training pictures of methods; the classifier's are never fewer than all."""
+    def pictures_to_fit(self, facts: Facts) -> Dataset:
+        """The training pictures of a method; the classifier's are never fewer than all.
+
+        Where they are to be few, a supervised method's are drawn from those that have boxes.
+        """
         few, train = self.recipe.images_per_class, self.splits.train
-        return train if few is None else few_per_class(train, few, self.seed)
+        if few is None:
+            return train
+        shown = train.only_boxed() if facts.boxes == "training" else train
+        return few_per_class(shown, few, self.seed)
 
     @property
     def _few_pictures_config(self) -> dict[str, object]:
