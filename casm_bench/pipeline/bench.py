@@ -251,6 +251,7 @@ class Bench:
             _ = self.train_digest  # says what is missing where there are no training pictures
         if fits_here and facts.boxes == "training":
             self._check_training_boxes(facts.name)
+        self.check_architecture(cls)
         if trained_here or issubclass(cls, BoxMethod):
             return
         shown = [self.splits.train] if fits_here else []
@@ -263,6 +264,27 @@ class Bench:
                     f"with weights {self.recipe.weights!r} knows {self.classes}."
                 )
 
+    def check_architecture(self, cls: type[SaliencyMethod]) -> None:
+        """Raise UsageError if this method cannot work with the classifier, before it has weights,
+        or lacks a package."""
+        if cls.check is SaliencyMethod.check:
+            return
+        name = cls.facts.name
+        try:
+            self.make(cls, self._untrained_classifier).check()
+        except UsageError as error:
+            raise UsageError(f"Method {name!r}: {error}") from None
+
+    @cached_property
+    def _untrained_classifier(self) -> Classifier:
+        """The classifier's architecture, with random weights."""
+        recipe, classes = self.recipe, len(self.evaluated.classes)
+        with torch.random.fork_rng():
+            classifier = build_classifier(
+                recipe.classifier, classes, recipe.input_size, recipe.classifier_options
+            )
+        return classifier.eval().requires_grad_(False)
+
     def _check_training_boxes(self, method: str) -> None:
         train = self.splits.train
         if not any(len(boxes) for boxes in train.boxes):
@@ -273,12 +295,16 @@ class Bench:
                 "imagenet, --set data.train_boxes=True reads those that are on disk."
             )
 
-    def make(self, cls: type[SaliencyMethod]) -> SaliencyMethod:
-        """The method with this run's hyperparameters; network and state not yet fitted."""
+    def make(
+        self, cls: type[SaliencyMethod], classifier: Classifier | None = None
+    ) -> SaliencyMethod:
+        """The method with this run's hyperparameters, not yet fitted, for this run's classifier or
+        another one."""
         values = dict(self.recipe.methods.get(cls.facts.name, {}))
         values |= self.request.settings.get(cls.facts.name, {})
         values.setdefault("seed", self.seed)
-        classifier = self.classifier if self.evaluated.has_pixels else None
+        if classifier is None and self.evaluated.has_pixels:
+            classifier = self.classifier
         return cls(classifier, **values)
 
     def config_of(self, cls: type[SaliencyMethod]) -> dict[str, object]:
