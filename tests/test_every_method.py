@@ -25,6 +25,8 @@ SHORT = {  # where a method has such a field
     "mask_steps": 3,
     "learning_rate": 0.05,  # few steps must be seen in whole pixels
     "lambda_r": 10.0,  # not searched for
+    "masks": 12,
+    "positions": 4,
 }
 TABLE_1 = {None, "Baseline", "CASM", "ALN", "Mask", "Grad", "Masking model", "VGG (supervised)"}
 
