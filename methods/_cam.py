@@ -22,17 +22,16 @@ class LastFeatureMethod(SaliencyMethod):
 
     def check(self) -> None:
         """Raises UsageError for a classifier that has no such map."""
-        self.look_at_nothing()
+        self.look_at_noise()
 
-    def look_at_nothing(self) -> tuple[Tensor, Tensor]:
-        """Logits_1K and features_1Chw of an image of the data's mean colour."""
+    def look_at_noise(self) -> tuple[Tensor, Tensor]:
+        """Logits_1K and features_1Chw of an image of noise, always the same."""
         size, mean_1C11 = self.classifier.input_size, self.classifier.mean
-        nothing_1CHW = mean_1C11.new_zeros(1, mean_1C11.shape[1], size, size)
-        return self.classifier.with_last_features(nothing_1CHW)
+        generator = torch.Generator().manual_seed(0)
+        noise_1CHW = torch.randn(1, mean_1C11.shape[1], size, size, generator=generator)
+        return self.classifier.with_last_features(noise_1CHW.to(mean_1C11))
 
-    def features_and_gradient(
-        self, images_BCHW: Tensor, labels_B: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def features_and_gradient(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
         """The last features_BChw, and the derivative of the class's logit by them."""
         logits_BK, features_BChw = self.classifier.with_last_features(images_BCHW)
         # One image's logit does not depend on another image, so one backward serves them all.

@@ -43,15 +43,23 @@ class ScoreCAM(LastFeatureMethod):
     and stretches to [0, 1] (equations 5 to 9). The baseline's logit, which the paper subtracts,
     is the same for all channels and leaves the softmax as it is."""
 
+    channels: int | None = None  # only so many, those that vary most over the image; None: all
     batch_size: int = 64  # masked images at a time; memory grows with it, maps stay the same
 
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         with torch.no_grad():
-            features_BChw = self.classifier.with_last_features(images_BCHW)[1].detach()
+            features_BChw = self._features(images_BCHW)
             triples = zip(images_BCHW, features_BChw, labels_B, strict=True)
             scores_BC = torch.stack([self._scores(*triple) for triple in triples])
         alpha_BC11 = scores_BC.softmax(dim=1)[..., None, None]
         return (alpha_BC11 * features_BChw).sum(dim=1).relu()
+
+    def _features(self, images_BCHW: Tensor) -> Tensor:
+        features_BChw = self.classifier.with_last_features(images_BCHW)[1].detach()
+        if self.channels is None or self.channels >= features_BChw.shape[1]:
+            return features_BChw
+        chosen_Bc = features_BChw.var(dim=(2, 3)).topk(self.channels, sorted=False).indices
+        return features_BChw.take_along_dim(chosen_Bc[..., None, None], dim=1)
 
     def _scores(self, image_CHW: Tensor, features_Chw: Tensor, label: Tensor) -> Tensor:
         """For each channel, the class's logit for what of the image it lets see."""

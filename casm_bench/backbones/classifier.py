@@ -21,10 +21,11 @@ TAP_STRIDES = (4, 4, 8, 16, 32)
 class Classifier(nn.Module):
     """A timm network with its own input size, mean and standard deviation.
 
-    The five taps of `with_features` are those of the CASM paper's ResNet-50 (official archs.py): feature 0 after the
-    stem's max-pool, features 1-4 after the stages with strides 4, 8, 16 and 32. Families without
-    a max-pool in the stem get the equivalent with stride 4: their stride-2 feature, max-pooled
-    the same way; and families that start with stride 4 (ConvNeXt) give their first stage twice.
+    The five taps of `with_features` are those of the CASM paper's ResNet-50 (official archs.py):
+    feature 0 after the stem's max-pool, features 1-4 after the stages with strides 4, 8, 16 and
+    32. Families without a max-pool in the stem get the equivalent with stride 4: their stride-2
+    feature, max-pooled the same way; and families that start with stride 4 (ConvNeXt) give their
+    first stage twice.
 
     Asked for features that the network does not have, it raises UsageError: vision transformers,
     for one, have no taps, but a last feature map.
@@ -154,8 +155,8 @@ def is_vision_transformer(model: nn.Module) -> bool:
 
 
 def set_input_size(model: nn.Module, size: int) -> None:
-    """Interpolate a vision transformer's positions for another size; a CNN takes any as it is."""
-    if is_vision_transformer(model):
+    """Fit a transformer, which was made for one size, to another one; a CNN takes any."""
+    if hasattr(model, "set_input_size") and size != model.pretrained_cfg["input_size"][-1]:
         model.set_input_size(img_size=size)
 
 
