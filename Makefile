@@ -18,6 +18,9 @@ paper: $(VENV)/installed  ## tables, figures and paper/casm-bench.pdf from resul
 report: $(VENV)/installed  ## the page, report/index.html, from results/
 	$(BIN)/python -m casm_bench report
 
+docs: $(VENV)/installed-docs  ## the documentation, site/index.html, from docs/ and the docstrings
+	$(BIN)/mkdocs build
+
 test: $(TOX)  ## all but the slow tests, in an environment of their own
 	$(TOX) run -e py
 
@@ -43,9 +46,13 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install -e '.[test]'
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install -e '.[docs]'
+	touch $@
+
 $(TOX): $(VENV)/created
 	$(BIN)/python -m pip install 'tox>=4.22'
 	touch $@
 
-.PHONY: help run paper report test slow lint bench
+.PHONY: help run paper report docs test slow lint bench
 .DELETE_ON_ERROR:

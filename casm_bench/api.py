@@ -35,6 +35,7 @@ __all__ = [
     "Facts",
     "SaliencyMethod",
     "added",
+    "asked",
     "fong_rule",
     "lazy",
     "optional",
@@ -114,12 +115,17 @@ class SaliencyMethod:
 class BoxMethod(SaliencyMethod):
     """Base of methods that predict one box per image directly, without a map."""
 
+    @property
+    def frame_side(self) -> int | None:
+        """Pixels per side at which it wants to be shown frames; None: the classifier's input."""
+        return None
+
     def boxes(
         self, images_BCHW: Tensor, labels_B: Tensor, truth: list[Tensor] | None = None
     ) -> Tensor:
         """Predicted boxes of a batch.
 
-        Returns boxes_B4: x0, y0, x1, y1 in pixels of the input frame, half-open. `truth` (a
+        Returns boxes_B4: x0, y0, x1, y1 in pixels of `images_BCHW`, half-open. `truth` (a
         tensor n×4 per image, same coordinates) is given only to methods whose facts say
         `boxes="test"`. `images_BCHW` has no pixels (device "meta") for data sets without them.
         """
@@ -133,6 +139,14 @@ def added(default: object) -> object:
     existed stay valid.
     """
     return field(default=default, metadata={"added": True})
+
+
+def asked(default: object) -> object:
+    """A hyperparameter that `fit` does not look at: it says what a trained method is asked.
+
+    Another value makes other maps, but nothing is trained anew for it.
+    """
+    return field(default=default, metadata={"asked": True})
 
 
 DECLARED: dict[str, type[SaliencyMethod]] = {}  # by name; `registry` finds the files that fill it

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from . import processes
-from .errors import CasmBenchError, UsageError
+from .errors import CasmBenchError, UsageError, WorkError
 from .recipes import DEFAULT_METHODS
 
 DEFAULT_RESULTS = Path("results")
@@ -124,6 +124,8 @@ class Show:
         from . import pipeline
         from .settings import parse_settings
 
+        if not self.images:
+            raise UsageError("show needs picture files: show photo.jpg --methods grad …")
         same = ("recipe", "data", "root", "classifier", "weights", "weights_from", "device")
         request = pipeline.Request(
             **{name: getattr(self, name) for name in same},
@@ -188,6 +190,30 @@ class Metrics(Run):
 
 
 @dataclass
+class Export(Run):
+    """Write the maps of a finished run as .npy files; name the run by its own options."""
+
+    to: Path = Path("maps")
+    """Folder that gets METHOD-seedK/maps/<image id>.npy, and metadata as wsolevaluation's."""
+    frame: Literal["crop", "warp"] = "crop"
+    """Which of the run's maps: of the cropped or of the squashed pictures."""
+    layout: Literal["own", "wsolevaluation"] = "own"
+    """own: as the method made them; wsolevaluation: of the frame's size, scaled to [0, 1]."""
+    controls: bool = False
+    """Also those of control rows."""
+
+    def __call__(self) -> None:
+        from . import pipeline
+
+        own = ("to", "frame", "layout")
+        request = _request({k: v for k, v in vars(self).items() if k not in own})
+        if self.controls:
+            request = pipeline.with_controls(request)
+        asked = {name: getattr(self, name) for name in own}
+        pipeline.export_maps(pipeline.ExportRequest(request, **asked), _say)
+
+
+@dataclass
 class List:
     """List what there is to choose from."""
 
@@ -246,6 +272,27 @@ class Score:
             print(f"{column_title(name, scores['policy'])}: {error}, {rest}")
         if result["missing"]:
             print(f"{len(result['missing'])} pictures have no map; they are listed in {self.out}.")
+
+
+@dataclass
+class Conformance:
+    """Score built-in maps as casme, Fong & Vedaldi, wsolevaluation and TorchRay score them."""
+
+    export: Path | None = None
+    """Folder for the maps, boxes and expected values, so that other evaluators can be asked."""
+
+    def __call__(self) -> None:
+        from . import conformance
+
+        found = conformance.checks()
+        _print_table("Conformance", conformance.check_lines(found))
+        if self.export is not None:
+            files = conformance.export(found, self.export)
+            print(f"{len(files)} files in {self.export}; README.txt says which is what.")
+        wrong = sum(not check.agrees for check in found)
+        if wrong:
+            raise WorkError(f"{wrong} of {len(found)} checks disagree; they are marked above.")
+        print(f"All {len(found)} checks agree.")
 
 
 @dataclass
@@ -365,11 +412,13 @@ COMMANDS = {
     "import-casme": ImportCasme,
     "list": List,
     "metrics": Metrics,
+    "export": Export,
     "score": Score,
     "compare": Compare,
     "contact-sheet": ContactSheet,
     "paper": Paper,
     "report": Report,
+    "conformance": Conformance,
     "clear-cache": ClearCache,
 }
 
@@ -383,23 +432,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     level = logging.INFO if processes.is_first() else logging.ERROR
     logging.getLogger("casm_bench").setLevel(level)
     try:
-        command = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS,
-            prog="python -m casm_bench",
-            description="A benchmark of saliency maps by localization, around CASM.",
-            args=_join_repeated(sys.argv[1:] if arguments is None else arguments),
-            config=(tyro.conf.OmitArgPrefixes,),
-        )
+        command = parse(sys.argv[1:] if arguments is None else arguments)
         command()
     except CasmBenchError as error:
         if os.environ.get("CASM_BENCH_DEBUG"):
             raise
         print(f"casm_bench: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # `… | head`: whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("casm_bench: interrupted. The same command goes on from here.", file=sys.stderr)
         return 130
     return 0
+
+
+def parse(arguments: Sequence[str]) -> Any:
+    """The command that the arguments mean; calling it does the work. Exits where they mean none."""
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="python -m casm_bench",
+        description="A benchmark of saliency maps by localization, around CASM.",
+        args=_join_repeated(arguments),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
 
 
 def _join_repeated(arguments: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Saliency maps as arrays: checking, rescaling, resizing, reading them from files.
+"""Saliency maps as arrays: checking, rescaling, resizing, files of them.
 
 A map is a finite, non-negative H×W array, larger is more salient. H×W is the method's own grid;
 `to_grid` brings it to the frame.
@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from .errors import UsageError, WorkError
+from .files import write_atomically
 
 Upsample = Literal["nearest", "bilinear", "cubic", "auto"]
 
@@ -110,6 +111,16 @@ def load_map(path: Path) -> np.ndarray:
             "Write it again with numpy.save."
         ) from error
     return check_map(map_HW, str(path))
+
+
+def save_map(path: Path, map_HW: np.ndarray) -> None:
+    """Write one `.npy` map, atomically and as it is. Raises WorkError if that cannot be done."""
+    write_atomically(path, lambda temporary: _save(temporary, map_HW))
+
+
+def _save(path: Path, map_HW: np.ndarray) -> None:
+    with path.open("wb") as file:  # numpy.save would add .npy to a name without it
+        np.save(file, map_HW, allow_pickle=False)
 
 
 def _without_suffixes(name: str) -> str:

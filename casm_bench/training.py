@@ -75,6 +75,7 @@ class TrainBatches:
     arithmetic: Arithmetic = Arithmetic()
     tensorboard: Path | None = None  # folder for the epochs' statistics, if they are wanted there
     least_area: float = LEAST_AREA  # of random crops, as a share of the picture
+    scale: int | None = None  # short side of pictures, in pixels, of which a square is cut out
 
     def __post_init__(self) -> None:
         self.dataset = self._shown(self.dataset)
@@ -118,6 +119,7 @@ class TrainBatches:
             start=start,
             part=processes.own_part(self.joint_size),
             least_area=self.least_area,
+            scale=self.scale,
         )
         for _, (*batch, boxes) in zip(range(self.steps - start), batches, strict=False):
             yield *self._on_device(*batch), boxes

@@ -35,7 +35,6 @@ backbone = lazy("casm_bench.backbones.masker")
 descent = lazy("casm_bench.backbones.descent")
 training = lazy("casm_bench.training")
 arithmetics = lazy("casm_bench.backbones.arithmetic")
-timm_layers = lazy("timm.layers")
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -159,8 +158,10 @@ class Algorithm1(SaliencyMethod):
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         self.classifier.eval()
         self.masker.decoder.eval()
+        features = []
         with torch.no_grad():
-            _, features = self.classifier.with_features(images_BCHW)
+            if self.masker.looks_through_f:
+                _, features = self.classifier.with_features(images_BCHW)
             mask_B1hw = self.masker(images_BCHW, features)
         if self.upsample == "bilinear":
             mask_B1hw = backbone.enlarge(mask_B1hw, images_BCHW, "bilinear")
@@ -217,6 +218,11 @@ class Masker:
         self.own_encoder = None
         if encoder == "separate":
             self.own_encoder = copy.deepcopy(classifier).eval().requires_grad_(False)
+
+    @property
+    def looks_through_f(self) -> bool:
+        """Whether it needs the current classifier's features."""
+        return not self.learns_to_see and self.own_encoder is None
 
     def __call__(self, images_BCHW: Tensor, features: list[Tensor]) -> Tensor:
         """Mask_B1hw; no gradient reaches the features of anything that does not belong to θ_m."""
@@ -544,18 +550,9 @@ def _total_variation(mask_B1hw: Tensor, size: int) -> Tensor:
 
 
 def _share_batch_statistics(method: Algorithm1) -> None:
-    """Let BatchNorm normalise the joint batch of all processes, which torch can on GPUs only."""
-    if processes.count() == 1:
-        return
-    if not _is_gpu(method.classifier.mean.device):
-        log.warning(
-            "on the CPU every process normalises its own part of a batch: expect other numbers "
-            "than from one process wherever BatchNorm is trained"
-        )
-        return
-    method.masker.decoder = timm_layers.convert_sync_batchnorm(method.masker.decoder)
+    method.masker.decoder = descent.jointly_normalised(method.masker.decoder)
     if method.plan.trains_classifier:
-        method.classifier.model = timm_layers.convert_sync_batchnorm(method.classifier.model)
+        method.classifier = descent.jointly_normalised(method.classifier)
 
 
 def _is_gpu(device: torch.device) -> bool:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from casm_bench import processes
-from casm_bench.api import BoxRule, SaliencyMethod, lazy, register
+from casm_bench.api import BoxRule, SaliencyMethod, asked, lazy, register
 from casm_bench.errors import UsageError
 from casm_bench.images import gaussian_blur, masked_in, roughness
 
@@ -55,7 +55,8 @@ FAKE_MARGIN = 1.0  # of either loss where a class is requested that is not there
     "largest component above 0.5. Networks see pixels as their classifier normalises them "
     "(scale=doubled: twice [-1, 1], as the code). The encoder sees the same in training as in the "
     "test, with fixed BatchNorm (options replay the code, which differs). The blur repeats the "
-    "border instead of fading to grey. Fake classes are drawn from those of the training data.",
+    "border instead of fading to grey, and reaches 4 sigma, not 2.5. Fake classes are drawn from "
+    "those of the training data.",
 )
 @dataclass
 class MaskingModel(SaliencyMethod):
@@ -65,7 +66,7 @@ class MaskingModel(SaliencyMethod):
     epochs of equal length as it needs.
     """
 
-    conf: float = 6.0  # score that a place must exceed to be shown; lower is more complete
+    conf: float = asked(6.0)  # score that a place must exceed to be shown; lower is more complete
     area: float = 8.0  # weight of mean(m^area_power)
     area_power: float = 0.3
     smoothness: float = 0.005
@@ -169,6 +170,10 @@ class Phase:
             self.trained(), lr=method.learning_rate, weight_decay=method.weight_decay, fused=True
         )
         self.steps = 0
+        compiled = self.arithmetic.compiled
+        self.look = compiled(self.encoder.with_features)
+        self.make_mask = compiled(self.network.__call__)
+        self.ask = compiled(method.classifier.__call__)
 
     def trained(self) -> list[Tensor]:
         """The parameters that this phase trains."""
@@ -202,7 +207,7 @@ class Phase:
         undoubled = self.method.encoder_trains_on == "undoubled"
         shown_BCHW = pixels_BCHW if undoubled else self.method.shown(pixels_BCHW)
         with torch.no_grad(), self.arithmetic.forward(shown_BCHW.device):
-            return self.encoder.with_features(shown_BCHW)[1]
+            return self.look(shown_BCHW)[1]
 
     def state_dict(self) -> dict[str, object]:
         return {
@@ -250,6 +255,10 @@ class MaskPhase(Phase):
 
     name = "masks"
 
+    def __init__(self, method: MaskingModel, batches: TrainBatches) -> None:
+        method.network.stages = descent.jointly_normalised(method.network.stages)
+        super().__init__(method, batches)
+
     @property
     def fakes(self) -> float:
         return self.method.mask_fakes
@@ -262,7 +271,7 @@ class MaskPhase(Phase):
         real_B = requests_B == labels_B
         features = self.encode(pixels_BCHW)
         with self.arithmetic.forward(pixels_BCHW.device):
-            mask_B1hw, _ = self.network(features, requests_B)
+            mask_B1hw, _ = self.make_mask(features, requests_B)
         mask_B1HW = masker.enlarge(mask_B1hw, pixels_BCHW, "bilinear")
         destroyed_BK = self.judge(pixels_BCHW, 1 - mask_B1HW)
         preserved_BK = self.judge(pixels_BCHW, mask_B1HW)
@@ -288,7 +297,7 @@ class MaskPhase(Phase):
         sigma = self.method.blur * pixels_BCHW.shape[-1] / 224
         seen_BCHW = self.method.shown(perturbed(pixels_BCHW, keep_B1HW, sigma))
         with self.arithmetic.forward(seen_BCHW.device):
-            return self.method.classifier(seen_BCHW).float()
+            return self.ask(seen_BCHW).float()
 
 
 def perturbed(pixels_BCHW: Tensor, keep_B1HW: Tensor, sigma: float) -> Tensor:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from casm_bench import processes
 from casm_bench.api import BoxMethod, lazy, register
-from casm_bench.errors import WorkError
+from casm_bench.errors import UsageError, WorkError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,19 +45,26 @@ MOST_FALLS = 3  # of the learning rate, as in VGG's training for classification
     boxes="training",
     cost="one forward pass",
     published="VGG (supervised)",
-    deviations="Supervised, unlike all other rows. Pictures at the protocol's scale (short side "
-    "224), not S = 384. Coordinates are shares of the frame; the target is the visible part of "
-    "the object of which most pixels are visible, and pictures without any are left out; none of "
+    deviations="Supervised, unlike all other rows. Unless a scale is given, pictures are seen at "
+    "the protocol's (short side 224; published: scale=384). Coordinates are shares of what the "
+    "network sees. The target is the visible part of the object of which most pixels are visible "
+    "(all of that object where a scale is given); pictures without any are left out. None of "
     "this, nor batch size and epochs, is published. Backbones without fully connected layers "
     "of their own get one.",
 )
 @dataclass
 class VggLoc(BoxMethod):
-    """Euclidean loss ½·|p - t|² between predicted and true (centre x, centre y, width, height)."""
+    """Euclidean loss ½·|p - t|² between predicted and true (centre x, centre y, width, height).
+
+    With `scale` (published S: 256 and 384, for a network of 224 pixels) pictures have a short side
+    of so many pixels, and the network sees a square of them as large as its input: the centre when
+    asked, and whatever the augmentation cuts out while learning. Boxes may leave what it sees.
+    """
 
     regression: Literal["per-class", "single"] = "per-class"  # PCR (published 34.3) or SCR (36.4)
     backbone: str | None = None  # a timm name, published: vgg16.tv_in1k; None: the run's classifier
     weights: str = "pretrained"  # of the backbone, if one is named: as --weights
+    scale: int | None = None  # short side of pictures in pixels; None: the network's input size
     fine_tune: Literal["connected", "all"] = "connected"  # layers: fully connected ones, or all
     hidden: int = 512  # units of the layer for backbones that average their features
     epochs: int = 30
@@ -68,6 +75,7 @@ class VggLoc(BoxMethod):
 
     def __post_init__(self) -> None:
         self.known = self.classifier.model.num_classes
+        self._check_scale()
         self.trunk_classifier = self.classifier
         if self.backbone is not None:
             self.trunk_classifier = weights.load_classifier(
@@ -79,23 +87,37 @@ class VggLoc(BoxMethod):
             self.network = regressor.Regressor(self.trunk_classifier, outputs, self.hidden)
         self.network.to(self.classifier.mean.device, memory_format=torch.channels_last).eval()
 
+    def _check_scale(self) -> None:
+        size = self.classifier.input_size
+        if self.scale is not None and self.scale < size:
+            raise UsageError(
+                f"--set vgg-loc.scale={self.scale}: pictures must not be smaller than the "
+                f"network's input, {size} pixels."
+            )
+
+    @property
+    def frame_side(self) -> int | None:
+        return self.scale
+
     def fit(self, train_batches: TrainBatches) -> None:
         if not isinstance(train_batches, training.BoxedBatches):
             raise WorkError("The method 'vgg-loc' was not given the true boxes that it declares.")
-        batches = replace(train_batches, batch_size=self.batch_size)
+        if self.trunk_classifier is not self.classifier:
+            self.findings = {"backbone_sha256": weights.weights_digest(self.trunk_classifier)}
+        batches = replace(train_batches, batch_size=self.batch_size, scale=self.scale)
         self.history = training.run(Regression(self, batches.arithmetic), batches, self.epochs)
         self.network.eval()
 
     def boxes(
         self, images_BCHW: Tensor, labels_B: Tensor, truth: list[Tensor] | None = None
     ) -> Tensor:
-        height, width = images_BCHW.shape[-2:]
+        side, size = images_BCHW.shape[-1], self.classifier.input_size
+        cut = (side - size) // 2
+        centre_BCHW = images_BCHW[..., cut : cut + size, cut : cut + size]
         self.network.eval()
         with torch.no_grad():
-            boxes_B4 = corners(self.predict(images_BCHW, labels_B))
-        frame_4 = boxes_B4.new_tensor([width, height, width, height])
-        boxes_B4 = (boxes_B4 * frame_4 + 0.5).floor()
-        return boxes_B4.clamp(min=0).minimum(frame_4).long()
+            boxes_B4 = corners(self.predict(centre_BCHW, labels_B))
+        return (boxes_B4 * size + cut + 0.5).floor().clamp(0, side).long()
 
     def predict(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         """Centre x, centre y, width and height as shares of the frame, B×4."""
@@ -120,6 +142,8 @@ class Regression:
     def __init__(self, method: VggLoc, arithmetic: Arithmetic) -> None:
         self.method, self.network = method, method.network
         self.arithmetic = arithmetic
+        if method.fine_tune == "all":
+            self.network.trunk = descent.jointly_normalised(self.network.trunk)
         new = [*self.network.connected.parameters(), *self.network.final.parameters()]
         self.network.requires_grad_(method.fine_tune == "all")
         self.parameters = list(self.network.parameters()) if method.fine_tune == "all" else new
@@ -152,7 +176,8 @@ class Regression:
             group["lr"] = self.method.learning_rate * 0.1**self.falls
 
     def step(self, images_BCHW: Tensor, labels_B: Tensor, boxes: list[Tensor]) -> dict[str, Tensor]:
-        target_B4, seen_B = targets(boxes, images_BCHW.shape[-1])
+        whole = self.method.scale is not None
+        target_B4, seen_B = targets(boxes, images_BCHW.shape[-1], whole)
         with self.arithmetic.forward(images_BCHW.device):
             predicted_B4 = self.method.predict(images_BCHW, labels_B)
         loss_B = (predicted_B4 - target_B4).square().sum(1) / 2
@@ -178,13 +203,18 @@ class Regression:
         self._set_modes()
 
 
-def targets(boxes: list[Tensor], size: int) -> tuple[Tensor, Tensor]:
-    """Of each image's boxes the one with the largest visible area, as target_B4 in shares of the
-    frame (centre x, centre y, width, height), and seen_B, 1 where anything of it is visible."""
+def targets(boxes: list[Tensor], size: int, whole: bool = False) -> tuple[Tensor, Tensor]:
+    """Of each image's boxes the one with the largest visible area, as target_B4 in shares of what
+    is seen (centre x, centre y, width, height), and seen_B, 1 where anything of it is visible.
+
+    The target is its visible part, or all of it."""
     visible = [boxes_N4.clamp(0, size) / size for boxes_N4 in boxes]
-    largest_B4 = torch.stack([boxes_N4[_areas(boxes_N4).argmax()] for boxes_N4 in visible])
-    corner_B2, sides_B2 = largest_B4[:, :2], largest_B4[:, 2:] - largest_B4[:, :2]
+    chosen = [_areas(boxes_N4).argmax() for boxes_N4 in visible]
+    largest_B4 = torch.stack([v_N4[i] for v_N4, i in zip(visible, chosen, strict=True)])
     seen_B = (_areas(largest_B4) > 0).to(largest_B4)
+    if whole:
+        largest_B4 = torch.stack([b_N4[i] / size for b_N4, i in zip(boxes, chosen, strict=True)])
+    corner_B2, sides_B2 = largest_B4[:, :2], largest_B4[:, 2:] - largest_B4[:, :2]
     return torch.cat((corner_B2 + sides_B2 / 2, sides_B2), dim=1), seen_B
 
 

@@ -27,7 +27,7 @@ LAYERS = (
     ("statistics",),
     ("records",),
     ("cache", "cost"),
-    ("pipeline", "given"),
+    ("pipeline", "given", "conformance"),
     ("report",),
     ("cli",),
     ("__main__",),
@@ -35,7 +35,7 @@ LAYERS = (
 RANK = {stage: rank for rank, layer in enumerate(LAYERS) for stage in layer}
 FOR_METHODS = {*FOUNDATIONS, "backbones", "training", "images", "methods"}
 FOR_REPORT = {*FOUNDATIONS, "statistics", "records", "report"}
-WITHOUT_TORCH = {"maps", "boxes", "metrics", "statistics", "records", "report"}
+WITHOUT_TORCH = {"maps", "boxes", "metrics", "statistics", "records", "conformance", "report"}
 ASKS_THE_CLASSIFIER = {  # what it makes of masked images
     "casm_bench.metrics.masked",
     "casm_bench.metrics.faithfulness",
@@ -148,7 +148,7 @@ def test_what_follows_the_maps_does_without_torch(module):
     assert not imported_packages(module) & {"torch", "torchvision", "timm"}
 
 
-@pytest.mark.parametrize("joint", ["pipeline", "given"])
+@pytest.mark.parametrize("joint", ["pipeline", "given", "conformance"])
 def test_only_the_outside_imports_what_joins_the_stages(joint):
     users = {stage_of(module) for module in FILES if joint in imported_stages(module)} - {joint}
     assert users - {"__init__"} == {"cli"}  # the package's own public names

@@ -107,6 +107,7 @@ PACK = ["--data", "ilsvrc-pack", "--no-controls", "--methods", "full", "--root"]
         (["run", "--root", "x"], "drop --root"),
         (["run", "--limit", "0"], "--limit must lie in"),
         (["run", "--limit", "100000"], "--limit must lie in 1..1000"),
+        (["show", "--methods", "grad"], "show needs picture files"),
         (["run", "--seeds", "-1"], "whole numbers from 0"),
         (["run", "--set", "casm.lamda_r=1"], "Did you mean 'lambda_r'"),
         (["run", "--set", "mask.l1=1"], "'mask' is none of this run's methods"),
@@ -148,6 +149,18 @@ def test_an_option_that_is_repeated_adds_up():
     ]
     assert _join_repeated(["list", "--json", "methods"]) == ["list", "--json", "methods"]
     assert _join_repeated([]) == []
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback():
+    """As `… | head -n 1` does, once the pipe is full."""
+    code = "import sys; from casm_bench.cli import main; sys.exit(main(['list', 'methods']))"
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    with process.stderr as said:
+        assert said.read() == b""
+    assert process.wait() == 0
 
 
 def test_no_gpu(capsys, tmp_path):

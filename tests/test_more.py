@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from casm_bench import registry
 from casm_bench.backbones.classifier import Classifier
 from casm_bench.cli import main
+from casm_bench.data.catalog import load_splits
 from casm_bench.metrics.catalog import FAMILIES, METRICS
 from casm_bench.metrics.faithfulness import auc
+from casm_bench.pipeline import Bench, Request
+from casm_bench.pipeline.more import Judges, More
+from casm_bench.pipeline.sanity import PermutedLabels, Randomized
 from casm_bench.records import load_records
 
 SETTINGS = (
@@ -120,6 +128,88 @@ def test_metrics_that_ask_the_classifier(copied):
         assert np.all(np.array(curve["y"]) <= np.array(curve["high"]))
 
 
+def test_what_depends_on_nothing_learned(copied, capsys):
+    """Each method's maps beside those of its copies with random weights."""
+    assert more(copied, "--families", "randomized-weights", "--images", "3") == 0
+    records = records_of(copied)
+    layers = ["logits", "layer4", "layer3", "layer2", "layer1", "stem"]
+    for method, stages in (("casm", ["masker", *layers]), ("grad", layers)):
+        record = records[method]
+        added = record.added["randomized-weights"]
+        assert added["n_images"] == 3
+        assert set(added["curves"]) == {
+            f"{measure}, {order}"
+            for measure in ("spearman", "ssim")
+            for order in ("cascading", "independent")
+        }
+        for name, curve in added["curves"].items():
+            assert curve["x"] == stages
+            assert all(-1 <= y <= 1 + 1e-9 for y in curve["y"])
+            measure, order = name.split(", ")
+            if order == "cascading":
+                end = record.metrics[f"randomized_weights_{measure}"]
+                assert curve["y"][-1] == pytest.approx(end)
+        both = (added["curves"][f"ssim, {order}"]["y"][0] for order in ("cascading", "independent"))
+        assert len(set(both)) == 1  # the first group of a cascade is alone
+    alone = records["casm"].added["randomized-weights"]["curves"]["spearman, independent"]
+    assert alone["y"][1] == pytest.approx(1)  # a mask does not look at the logits
+    assert alone["y"][0] < 0.99
+    assert records["full"].added is None
+
+
+def test_maps_of_networks_that_learned_permuted_labels(copied):
+    asked = ("--families", "randomized-labels", "--images", "3")
+    assert more(copied, *asked, methods=("--no-controls", "--methods", "casm", "grad")) == 0
+    for record in (records_of(copied)[name] for name in ("casm", "grad")):
+        added = record.added["randomized-labels"]
+        assert 0 <= added["settings"]["training_accuracy"] <= 1
+        assert -1 <= record.metrics["randomized_labels_spearman"] < 0.999
+        assert "curves" not in added
+
+
+def bench_of(out):
+    options = {"pretraining": {"epochs": 1, "batch_size": 8}, "casm": {"epochs": 1}}
+    recipe = {"classifier": "test_resnet", "classifier_options": {}, "batch_size": 8}
+    data = {"train": 16, "held_out": 4, "evaluated": 10}
+    return Bench(Request(out=out, settings=options | {"recipe": recipe, "data": data}), 0)
+
+
+def test_nothing_drawn_anew_is_the_method_itself(copied):
+    bench = bench_of(copied)
+    for name in ("casm", "grad"):
+        finished = More(bench, registry.get(name), 3, Judges(bench, ()))
+        maps = dict(finished.cached_maps(finished.frame))
+        subject = Randomized(finished)
+        for index, map_HW in finished.maps_by(subject.method([]), sorted(maps)):
+            np.testing.assert_allclose(map_HW, maps[index], rtol=1e-4, atol=1e-6)
+        everything = subject.method(subject.stages)
+        states = (everything.classifier.state_dict(), subject.fresh.state_dict())
+        assert all(
+            torch.equal(own, fresh) for own, fresh in zip(*map(dict.values, states), strict=True)
+        )
+        assert finished.fitted().classifier is not everything.classifier
+
+
+def test_permuted_labels_are_those_of_other_pictures(tmp_path):
+    bench = bench_of(tmp_path)
+    usual, permuted = bench.splits.train, PermutedLabels(bench).splits.train
+    assert len(permuted) == len(usual) == 16
+    assert len(set(permuted.names)) == 4  # a quarter, over and over
+    few = usual.subset([usual.names.index(name) for name in permuted.names])
+    assert sorted(permuted.labels_N) == sorted(few.labels_N)
+    assert PermutedLabels(bench).splits.train.digest() == permuted.digest() != few.digest()
+    again = dict(zip(permuted.names, permuted.labels_N, strict=True))
+    assert [again[name] for name in permuted.names] == permuted.labels_N.tolist()
+
+
+def test_pretrained_networks_cannot_learn_other_labels(tmp_path):
+    request = Request(out=tmp_path, settings={"data": {"train": 2, "evaluated": 2}})
+    bench = Bench(replace(request, classifier="test_resnet", weights="pip"), 0)
+    finished = More.__new__(More)
+    finished.bench, finished.cls = bench, registry.get("grad")
+    assert "not trained here" in finished._inapplicable("randomized-labels")
+
+
 def test_top_classes_agree_with_the_runs_own_clean_accuracy(copied):
     assert more(copied, "--families", "top-classes", "masked") == 0
     grad = records_of(copied)["grad"]
@@ -130,6 +220,59 @@ def test_top_classes_agree_with_the_runs_own_clean_accuracy(copied):
         assert grad.metrics[f"{kind}_accuracy [test_resnet]"] == pytest.approx(
             grad.metrics[f"{kind}_accuracy"], abs=10.1
         )  # one of ten pictures may differ: its masked pixels are rounded to bytes
+
+
+def export(out, to, *options):
+    return main(["export", *METHODS, "--out", str(out), "--to", str(to), *options, *SETTINGS])
+
+
+def score(folder, *options, size=64):
+    where = ("--maps", str(folder / "maps"), "--root", str(folder / "metadata"))
+    out = ("--out", str(folder / "scores.json"), "--size", str(size))
+    assert main(["score", "--data", "wsol-metadata", *where, *out, *options]) == 0
+    return json.loads((folder / "scores.json").read_text())["protocols"]
+
+
+def test_exported_maps_score_as_the_run_did(copied, tmp_path, monkeypatch):
+    refuse_networks(monkeypatch)
+    assert export(copied, tmp_path) == 0
+    assert {path.name for path in tmp_path.iterdir()} >= {"casm-seed0", "grad-seed0"}
+    records = records_of(copied)
+    options = {"casm": (), "grad": ("--scale-free", "--rule", "mean:5")}
+    for method, how in options.items():
+        found = score(tmp_path / f"{method}-seed0", *how, "--protocols", "casm")["casm"]
+        recorded = records[method].protocols["casm"]
+        for name in ("localization_error", "f1", "f1_mean", "interval", "n_images"):
+            assert found[name] == pytest.approx(recorded[name])
+
+
+def test_maps_come_out_as_they_are_in_the_cache(copied, tmp_path):
+    assert export(copied, tmp_path) == 0
+    bench = bench_of(copied)
+    finished = More(bench, registry.get("casm"), None, Judges(bench, ()))
+    for index, map_HW in finished.cached_maps("crop"):
+        path = tmp_path / "casm-seed0" / "maps" / f"{bench.evaluated.names[index]}.npy"
+        np.testing.assert_array_equal(np.load(path), map_HW)
+    again = load_splits("wsol-metadata", str(tmp_path / "casm-seed0" / "metadata")).evaluated
+    assert again.names == list(bench.evaluated.names)
+    for own, read in zip(bench.evaluated.boxes, again.boxes, strict=True):
+        np.testing.assert_array_equal(own, read)
+
+
+def test_maps_for_wsolevaluation_fill_the_frame_and_the_range(copied, tmp_path):
+    assert export(copied, tmp_path, "--layout", "wsolevaluation", "--frame", "warp") == 0
+    paths = list((tmp_path / "casm-seed0" / "maps").rglob("*.npy"))
+    assert len(paths) == 10
+    for path in paths:
+        map_HW = np.load(path)
+        assert map_HW.shape == (64, 64)
+        assert (map_HW.min(), map_HW.max()) == (0, 1)
+
+
+def test_box_methods_have_no_maps_to_export(copied, tmp_path, capsys):
+    asked = ("--methods", "full", "--out", str(copied), "--to", str(tmp_path))
+    assert main(["export", *asked, *SETTINGS]) == 2
+    assert "None of these methods makes maps" in capsys.readouterr().err
 
 
 def test_what_was_not_run_gets_no_metrics(copied, capsys):

@@ -15,6 +15,7 @@ from casm_bench import registry
 from casm_bench.cache import MapCache
 from casm_bench.cli import main
 from casm_bench.methods._algorithm1 import Game
+from casm_bench.methods.masking_model import MaskPhase
 from casm_bench.pipeline import Bench, Request
 from casm_bench.pipeline.measurement import Measurement
 from casm_bench.records import load_records
@@ -202,6 +203,34 @@ def test_precision_is_in_the_key_only_where_it_is_not_fp32():
 
     assert not {"precision", "compile"} & set(fit(precision="fp32"))
     assert fit(precision="bf16")["precision"] == "bf16"
+
+
+def test_what_a_trained_method_is_asked_needs_no_new_training(tmp_path, monkeypatch):
+    steps, original = [], MaskPhase.step
+    monkeypatch.setattr(MaskPhase, "step", lambda *a: steps.append(1) or original(*a))
+    short = ("selector_steps=1", "mask_steps=2", "width=8", "mask_batch_size=8")
+    settings = (*TINY, *(f"masking-model.{setting}" for setting in short))
+    for conf in (-9.0, 9.0):
+        chosen = (*settings, f"masking-model.conf={conf}")
+        assert run(tmp_path, methods=("masking-model",), settings=chosen) == 0
+    low, high = sorted(load_records(tmp_path), key=lambda r: r.config["hyperparameters"]["conf"])
+    assert len(steps) == 2
+    assert low.training == high.training
+    assert low.key != high.key
+    assert low.metrics["mask_mean"] != high.metrics["mask_mean"]
+
+
+def test_few_pictures_are_in_the_key_of_what_is_trained_on_them():
+    def config(method, **settings):
+        bench = Bench(Request(settings={"recipe": settings}), 0)
+        return bench.config_of(registry.get(method))
+
+    assert config("casm", images_per_class=10)["fit"]["images_per_class"] == 10
+    assert "images_per_class" not in config("casm")["fit"]
+    assert config("grad", images_per_class=10) == config("grad")
+    few = Bench(Request(settings={"recipe": {"images_per_class": 3}}), 1)
+    assert len(set(few.pictures_to_fit.names)) == 3 * len(few.evaluated.classes)
+    assert few.splits.train is not few.pictures_to_fit  # the classifier learns from all
 
 
 def test_classes_seen_in_training_are_scored_apart():

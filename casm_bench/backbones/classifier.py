@@ -165,6 +165,11 @@ def _feature_info(model: nn.Module) -> list[dict[str, object]]:
     return list(getattr(info, "info", info) or [])
 
 
+def feature_modules(model: nn.Module) -> list[str]:
+    """Names of the modules whose outputs are feature maps, from the stem up."""
+    return [str(info["module"]) for info in _feature_info(model)]
+
+
 def _tap_indices(model: nn.Module, name: str) -> tuple[int, ...]:
     """Which of timm's intermediate features are the taps, deepest first per stride."""
     by_stride = {int(info["reduction"]): i for i, info in enumerate(_feature_info(model))}

@@ -1,13 +1,39 @@
-"""Optimizer steps for one process or several."""
+"""Optimizer steps, and what else training does alike for one process or several."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
+from functools import cache
 
 import torch
-from torch import Tensor
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
 
 from .. import processes
+
+log = logging.getLogger("casm_bench")
+
+
+def jointly_normalised(module: nn.Module) -> nn.Module:
+    """`module`, whose BatchNorm is to normalise the joint batch of all processes.
+
+    torch can do that on GPUs only. Parameters stay the same objects.
+    """
+    if processes.count() == 1:
+        return module
+    if next(module.parameters()).device.type != "cuda":
+        _say_that_batches_stay_apart()
+        return module
+    return convert_sync_batchnorm(module)
+
+
+@cache
+def _say_that_batches_stay_apart() -> None:
+    log.warning(
+        "on the CPU every process normalises its own part of a batch: expect other numbers than "
+        "from one process wherever BatchNorm is trained"
+    )
 
 
 def descend(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -13,7 +12,7 @@ from .. import processes
 from ..recipes import Pretraining
 from .arithmetic import Arithmetic
 from .classifier import Classifier
-from .descent import descend
+from .descent import descend, jointly_normalised
 
 
 class ClassifierTraining:
@@ -23,8 +22,7 @@ class ClassifierTraining:
         self, classifier: Classifier, settings: Pretraining, arithmetic: Arithmetic | None = None
     ) -> None:
         arithmetic = arithmetic or Arithmetic()
-        if processes.count() > 1 and classifier.mean.device.type == "cuda":
-            classifier.model = convert_sync_batchnorm(classifier.model)
+        classifier.model = jointly_normalised(classifier.model)
         self.classifier = classifier.train()
         self.arithmetic = arithmetic
         self.predict = arithmetic.compiled(classifier.__call__)

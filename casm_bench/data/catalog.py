@@ -61,6 +61,14 @@ SOURCES: dict[str, DataSource] = {
             trains=False,
         ),
         DataSource(
+            "wsol-metadata",
+            "wsolevaluation's metadata folders: classes, sizes and boxes; pictures with "
+            "--set data.images=FOLDER.",
+            "the folder of a split, or the one with test and val",
+            "wsol_metadata:load_wsol_metadata",
+            trains=False,
+        ),
+        DataSource(
             "imagenet",
             "ImageNet-1k on disk: train/ and val/ class folders, and a folder of XML boxes.",
             "the folder that holds train, val and the annotations",

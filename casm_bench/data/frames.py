@@ -66,6 +66,12 @@ def boxes_to_original(
     return np.floor((boxes_N4 + cut) / scale + 0.5).astype(np.int64)
 
 
+def resized_boxes(boxes_N4: ArrayLike, side: int, new_side: int) -> np.ndarray:
+    """Boxes from a frame of `side` pixels to the same frame of `new_side`, int64 N×4, rounded."""
+    boxes_N4 = np.asarray(boxes_N4, np.float64).reshape(-1, 4)
+    return np.floor(boxes_N4 * (new_side / side) + 0.5).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class View:
     """Which part of an original a training picture shows, and how."""

@@ -156,9 +156,12 @@ def boxed_training_batches(
     start: int = 0,
     part: range | None = None,
     least_area: float = LEAST_AREA,
+    scale: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
     """The batches of `training_batches`, and for each picture its boxes as seen in it.
 
+    `scale`: pictures are resized to a short side of so many pixels, of which a size×size square is
+    shown, anywhere if `crop-flip`, else from the centre (VGG's S, without jitter).
     Boxes are float32 n×4 in pixels of the size×size picture, cropped and flipped like it but not
     clipped: they may leave the picture, or lie outside it.
     """
@@ -170,7 +173,12 @@ def boxed_training_batches(
     length = _epoch_length(dataset, batch_size)
     part = range(batch_size) if part is None else part
     positions = [p for p in range(start * batch_size, length) if p % batch_size in part]
-    show = partial(_augmented, dataset, size=size, augment=augment, least_area=least_area)
+    cut = partial(random_crop, least_area=least_area)
+    if scale is not None:
+        cut = partial(crop_at_scale, share=size / scale, anywhere=augment == "crop-flip")
+    elif augment != "crop-flip":
+        cut = None
+    show = partial(_augmented, dataset, size=size, flips=augment != "none", cut=cut)
     read = partial(_read_for_training, dataset, show, (seed, epoch), order_N)
     pictures = _in_order(read, positions, ahead=batch_size)
     for batch in _chunks(pictures, len(part)):
@@ -212,17 +220,18 @@ def _augmented(
     index: int,
     rng: np.random.Generator,
     size: int,
-    augment: Augmentation,
-    least_area: float,
+    flips: bool,
+    cut: Callable[[int, int, np.random.Generator], tuple[int, int, int, int]] | None,
 ) -> tuple[np.ndarray, View]:
-    if augment == "crop-flip":
+    """A training picture; without `cut`, which says where to crop, the frame `crop`."""
+    if cut is None:
+        crop, picture_HW3 = None, dataset.frame_image(index, "crop", size)
+    else:
         picture_HW3 = dataset.image(index)
         height, width = picture_HW3.shape[:2]
-        crop = random_crop(width, height, rng, least_area)
+        crop = cut(width, height, rng)
         picture_HW3 = _cut_out(picture_HW3, crop, size)
-    else:
-        crop, picture_HW3 = None, dataset.frame_image(index, "crop", size)
-    flipped = augment != "none" and bool(rng.random() < 0.5)
+    flipped = flips and bool(rng.random() < 0.5)
     return picture_HW3[:, ::-1] if flipped else picture_HW3, View(size, crop, flipped)
 
 
@@ -250,6 +259,17 @@ def random_crop(
     w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
     x0, y0 = (width - w) // 2, (height - h) // 2
     return x0, y0, x0 + w, y0 + h
+
+
+def crop_at_scale(
+    width: int, height: int, rng: np.random.Generator, share: float, anywhere: bool
+) -> tuple[int, int, int, int]:
+    """x0, y0, x1, y1 (half-open) of a square of `share` of the short side, or in the centre."""
+    side = max(1, round(min(width, height) * share))
+    x0, y0 = (width - side) // 2, (height - side) // 2
+    if anywhere:
+        x0, y0 = int(rng.integers(width - side + 1)), int(rng.integers(height - side + 1))
+    return x0, y0, x0 + side, y0 + side
 
 
 def _channels_first(picture_HW3: np.ndarray) -> np.ndarray:

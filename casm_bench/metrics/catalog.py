@@ -31,6 +31,8 @@ FAMILIES = (
     "masked",
     "insertion-deletion",
     "saliency-metric",
+    "randomized-weights",
+    "randomized-labels",
 )
 _ZOLNA = "Zolna, Geras & Cho 2019, official code"
 METRICS: dict[str, Metric] = {
@@ -134,6 +136,21 @@ METRICS: dict[str, Metric] = {
             *("saliency-metric", "nats", "lower", "classifier"),
             "SM: ln max(area share of the box, 0.05) - ln p(class | the box, cut out, enlarged).",
             "Dabkowski & Gal 2017",
+        ),
+        Metric(
+            "randomized_weights_spearman, randomized_weights_ssim",
+            *("randomized-weights", "share", "lower", "classifier"),
+            "How alike a map is to the one after all weights were drawn anew: rank correlation; "
+            "SSIM of maps scaled to [0, 1]. The record's curves have every layer group, cascading "
+            "and alone; of trained methods first what they learned themselves.",
+            "Adebayo et al. 2018, Sanity checks for saliency maps",
+        ),
+        Metric(
+            "randomized_labels_spearman, randomized_labels_ssim",
+            *("randomized-labels", "share", "lower", "classifier"),
+            "How alike a map is to that of a network (and method) that learned permuted labels by "
+            "heart; only where the classifier is trained here.",
+            "Adebayo et al. 2018, Sanity checks for saliency maps",
         ),
     )
 }

@@ -38,3 +38,9 @@ def pointing(map_HW: np.ndarray, boxes_n4: np.ndarray) -> Iterator[tuple[str, fl
         "energy_pointing",
         float(map_HW[inside_HW].sum(dtype=np.float64) / total) if total else 0.0,
     )
+
+
+def class_mean(values_N: np.ndarray, labels_N: np.ndarray) -> float:
+    """Mean over classes of each class's mean, as TorchRay averages hits; classes shown only."""
+    _, label_N = np.unique(labels_N, return_inverse=True)
+    return float((np.bincount(label_N, weights=values_N) / np.bincount(label_N)).mean())

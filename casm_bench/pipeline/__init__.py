@@ -23,6 +23,7 @@ from ..recipes import Pretraining, Recipe
 from ..records import Record
 from ..settings import check_fields
 from .bench import Bench
+from .export import ExportRequest, export_maps
 from .imported import import_casme
 from .more import MoreRequest, measure_more
 from .ready import fitted_methods, saliency
@@ -31,9 +32,11 @@ from .request import Request
 
 __all__ = [
     "Bench",
+    "ExportRequest",
     "MoreRequest",
     "Request",
     "controls_for",
+    "export_maps",
     "import_casme",
     "load",
     "measure_more",
@@ -91,6 +94,7 @@ def load(method: str, **asked: object) -> SaliencyMethod:
     `recipe`, `seeds` and `out`; a trained method is taken from where such a `run` left it.
     Raises UsageError for a method that would have to be trained first.
     """
+    asked |= {name: Path(asked[name]) for name in ("out", "weights_from") if asked.get(name)}
     return _load(Request(methods=(method,), **asked))[0]
 
 

@@ -169,7 +169,17 @@ class Bench:
                     input_size=recipe.input_size,
                     options=recipe.classifier_options,
                 ).to(self.device)
-        return classifier.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        return _frozen(classifier)
+
+    def untrained_classifier(self, seed: int) -> Classifier:
+        """This run's classifier as it would be before any training, weights drawn by `seed`."""
+        recipe, usual = self.recipe, self.classifier
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            options = recipe.classifier_options
+            classes = usual.model.num_classes
+            fresh = build_classifier(recipe.classifier, classes, usual.input_size, options)
+        return _frozen(fresh.to(self.device))
 
     def _trained_here(self) -> Classifier:
         recipe, train = self.recipe, self.splits.train
@@ -296,13 +306,20 @@ class Bench:
             )
 
     def make(
-        self, cls: type[SaliencyMethod], classifier: Classifier | None = None
+        self,
+        cls: type[SaliencyMethod],
+        classifier: Classifier | None = None,
+        seed: int | None = None,
     ) -> SaliencyMethod:
-        """The method with this run's hyperparameters, not yet fitted, for this run's classifier or
-        another one."""
+        """The method with this run's hyperparameters; network and state not yet fitted.
+
+        Classifier and seed are this run's unless others are given.
+        """
         values = dict(self.recipe.methods.get(cls.facts.name, {}))
         values |= self.request.settings.get(cls.facts.name, {})
         values.setdefault("seed", self.seed)
+        if seed is not None:
+            values["seed"] = seed
         if classifier is None and self.evaluated.has_pixels:
             classifier = self.classifier
         return cls(classifier, **values)
@@ -392,6 +409,10 @@ class Bench:
         if processes.is_first():
             trim(self.cache, request.cache_limit_gb * 1e9)
         return record
+
+
+def _frozen(classifier: Classifier) -> Classifier:
+    return classifier.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 def _hyperparameters(cls: type[SaliencyMethod], given: dict[str, object]) -> dict[str, object]:

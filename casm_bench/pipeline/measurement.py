@@ -6,7 +6,7 @@ import json
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from ..boxes import UNIT_RANGE_RULES, binarise
 from ..cache import MapCache
 from ..cost import Cost
 from ..data.dataset import Dataset
-from ..data.frames import truth_in_frame
+from ..data.frames import resized_boxes, truth_in_frame
 from ..data.loader import FrameBatch, frame_batches
 from ..errors import CasmBenchError, UsageError, WorkError
 from ..files import short_hash, write_atomically
@@ -68,6 +68,10 @@ class Measurement:
         deciding = ("classifier_settings", "fit", "hyperparameters")
         deciding += ("imported",) if self.imported else ()
         fit = {name: config.get(name) for name in deciding}
+        names = {f.name for f in fields(cls) if f.metadata.get("asked")}
+        given = fit["hyperparameters"]
+        self.asked = {name: value for name, value in given.items() if name in names}
+        fit["hyperparameters"] = {k: v for k, v in given.items() if k not in names}
         self.folder = bench.folder("methods", f"{self.facts.name}-{short_hash(fit)}")
         self.cost: dict[str, float | None] = {}
         self.tuned: dict[str, Tuned] = {}  # by protocol, where its threshold came from
@@ -253,7 +257,8 @@ class Measurement:
 
     def _cache_of(self, frame: str, pictures: Dataset | None = None) -> MapCache:
         data_digest = pictures.digest() if pictures else self.bench.evaluated_digest
-        return MapCache(self.folder / "maps" / short_hash([data_digest, frame, self.size]))
+        what = [data_digest, frame, self.size, *([self.asked] if self.asked else [])]
+        return MapCache(self.folder / "maps" / short_hash(what))
 
     def _missing(self, cache: MapCache, pictures: Dataset) -> list[int]:
         return [
@@ -262,14 +267,20 @@ class Measurement:
             if i not in cache.done and name not in cache.skipped
         ]
 
-    def _batches(self, frame: str, indices: list[int] | None = None) -> Iterator[FrameBatch]:
+    def _batches(
+        self, frame: str, indices: list[int] | None = None, side: int | None = None
+    ) -> Iterator[FrameBatch]:
         size = self.bench.recipe.evaluation_batch_size
-        return frame_batches(self.dataset, frame, self.size, size, indices)
+        return frame_batches(self.dataset, frame, side or self.size, size, indices)
 
-    def _maps_of(self, batch: FrameBatch, pictures: Dataset) -> np.ndarray:
+    def _maps_of(
+        self, batch: FrameBatch, pictures: Dataset, method: SaliencyMethod | None = None
+    ) -> np.ndarray:
+        """Checked maps of a batch, by this method as fitted or by the one given."""
+        method = method or self.method
         images_BCHW, labels_B = self._on_device(batch)
         with blamed(self.facts, "maps"):
-            maps_BHW = self.method.maps(images_BCHW, labels_B).detach().float().cpu().numpy()
+            maps_BHW = method.maps(images_BCHW, labels_B).detach().float().cpu().numpy()
         if maps_BHW.ndim != 3 or len(maps_BHW) != len(labels_B):
             raise WorkError(
                 f"Method {self.facts.name!r} ({self.facts.source_file}) gave maps of shape "
@@ -306,23 +317,25 @@ class Measurement:
         return scores, skipped
 
     def _boxes_in(self, frame: str) -> tuple[np.ndarray, dict[str, str]]:
+        """Boxes in pixels of the frame, however large the method wants to see it."""
+        side = self.method.frame_side or self.size
         boxes_N4 = np.zeros((len(self.dataset), 4), dtype=np.int64)
         skipped: dict[str, str] = {}
         with progress(len(self.dataset), "images", f"{self.facts.name}, boxes") as bar:
-            for batch in self._batches(frame):
-                truth = self._truth(batch, frame) if self.facts.boxes == "test" else None
+            for batch in self._batches(frame, side=side):
+                truth = self._truth(batch, frame, side) if self.facts.boxes == "test" else None
                 images = self._on_device(batch)
                 with blamed(self.facts, "boxes"):
                     predicted_B4 = self.method.boxes(*images, truth).cpu().numpy()
-                    boxes_N4[batch.indices_B] = predicted_B4.round()
+                boxes_N4[batch.indices_B] = resized_boxes(predicted_B4, side, self.size)
                 skipped |= dict(batch.skipped)
                 bar.update(len(batch.indices_B))
         return boxes_N4, skipped
 
-    def _truth(self, batch: FrameBatch, frame: str) -> list[Tensor]:
+    def _truth(self, batch: FrameBatch, frame: str, side: int) -> list[Tensor]:
         data = self.dataset
         return [
-            torch.from_numpy(truth_in_frame(data.boxes[i], *data.sizes_N2[i], frame, self.size))
+            torch.from_numpy(truth_in_frame(data.boxes[i], *data.sizes_N2[i], frame, side))
             for i in batch.indices_B.tolist()
         ]
 

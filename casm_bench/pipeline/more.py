@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 
 from .. import registry
-from ..api import BoxMethod
+from ..api import BoxMethod, SaliencyMethod
 from ..backbones.classifier import Classifier
 from ..backbones.weights import load_classifier
 from ..data.frames import to_frame_mask
@@ -31,6 +31,7 @@ from ..progress import progress
 from ..protocols import CASM, PROTOCOLS, get_protocol
 from ..records import Record, add_metrics, load_per_image, load_records
 from ..statistics import mean_interval
+from . import sanity
 from .bench import Bench
 from .measurement import Measurement
 from .request import Request
@@ -117,17 +118,19 @@ class More(Measurement):
         self.judges = judges
         self.frame = CASM.input_frame
         self.images = images
-        chosen = np.random.default_rng(bench.seed).permutation(len(self.dataset))[:images]
-        self.chosen = set(chosen.tolist())
+        order = np.random.default_rng(bench.seed).permutation(len(self.dataset)).tolist()
+        self.chosen = set(order[:images])
+        self.few = order[: images or sanity.IMAGES]  # for what needs a network over and over
         self.pooled: dict[str, float] = {}  # metrics that are no mean over images
         self.curves: dict[str, tuple[list, list[np.ndarray]]] = {}  # by name: x, and y per image
+        self.remarks: dict[str, object] = {}  # what else the record says about a family
 
     def add(self, family: str, announce: Callable[[str], None]) -> None:
         """Measure a family and write it into the record, or say why it does not apply."""
         if reason := self._inapplicable(family):
             announce(f"{self.facts.name}: no {family}, {reason}")
             return
-        self.pooled, self.curves = {}, {}
+        self.pooled, self.curves, self.remarks = {}, {}, {}
         rows = list(getattr(self, f"_{family.replace('-', '_')}")())
         names = [self.dataset.names[index] for index, _ in rows]
         columns = {name: np.array([values[name] for _, values in rows]) for name in rows[0][1]}
@@ -142,7 +145,11 @@ class More(Measurement):
             "intervals": {k: v for k, v in intervals.items() if k not in self.pooled},
             **({"curves": curves} if (curves := self._mean_curves()) else {}),
             "n_images": len(rows),
-            "settings": {"images": self.images, "classifiers": self._judges_of(family)},
+            "settings": {
+                "images": self.images,
+                "classifiers": self._judges_of(family),
+                **self.remarks,
+            },
             "provenance": self._provenance(),
         }
         table = pa.table({"name": names, **columns})
@@ -169,6 +176,12 @@ class More(Measurement):
             return "it predicts boxes without a map"
         if family == "pixels" and "object" not in self.dataset.evidence_parts:
             return f"{self.dataset.name} has no masks of its objects"
+        if family == "randomized-labels" and self.bench.recipe.weights != "scratch":
+            return "its classifier was not trained here, so it cannot learn other labels"
+        if family == "randomized-labels" and self.imported:
+            return "it was not trained here, so it cannot learn other labels"
+        if family.startswith("randomized") and self.size < sanity.LEAST_SIDE:
+            return f"frames of less than {sanity.LEAST_SIDE} pixels have no SSIM"
         asks = family in ASK_THE_CLASSIFIER
         if asks and not (self.dataset.has_pixels and self._labels_fit()):
             return "no classifier here knows these classes"
@@ -176,8 +189,11 @@ class More(Measurement):
 
     # --- maps ---------------------------------------------------------------------------------
 
-    def _chosen_maps(self, frame: str) -> Iterator[tuple[int, np.ndarray]]:
+    def cached_maps(
+        self, frame: str, chosen: set[int] | None = None
+    ) -> Iterator[tuple[int, np.ndarray]]:
         """Maps of the chosen images from the cache; made anew only if nothing must be trained."""
+        chosen = self.chosen if chosen is None else chosen
         fitted = not self.facts.trained or (self.folder / "fitted.pt").exists()
         cache = self._cache_of(frame)
         if not self._missing(cache, self.dataset):
@@ -190,14 +206,22 @@ class More(Measurement):
                 f"The maps of {self.facts.name!r} are no longer in the cache, nor is what it "
                 "learned: repeat the run with --fresh."
             )
-        with progress(len(self.chosen), "images", f"{self.facts.name}, {frame}") as bar:
+        with progress(len(chosen), "images", f"{self.facts.name}, {frame}") as bar:
             for index, map_HW in cache:
-                if index in self.chosen:
+                if index in chosen:
                     yield index, map_HW
                     bar.update(1)
 
-    def _in_frame(self, map_HW: np.ndarray) -> np.ndarray:
+    def in_frame(self, map_HW: np.ndarray) -> np.ndarray:
         return to_grid(map_HW, self.size, self.size, self.facts.upsample)
+
+    def maps_by(
+        self, method: SaliencyMethod, indices: list[int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Maps that another method than the finished run's makes of these images."""
+        for batch in self._batches(self.frame, indices):
+            maps_BHW = self._maps_of(batch, self.dataset, method)
+            yield from zip(batch.indices_B.tolist(), maps_BHW, strict=True)
 
     def _picture(self, index: int) -> np.ndarray:
         return self.dataset.frame_image(index, self.frame, self.size)
@@ -210,15 +234,15 @@ class More(Measurement):
 
     def _pointing(self) -> Iterator[Row]:
         truth = true_boxes(self.dataset, CASM, self.size)
-        for index, map_HW in self._chosen_maps(self.frame):
-            yield index, dict(pointing(self._in_frame(map_HW), truth.of(index).boxes_M4))
+        for index, map_HW in self.cached_maps(self.frame):
+            yield index, dict(pointing(self.in_frame(map_HW), truth.of(index).boxes_M4))
 
     def _max_box_acc(self) -> Iterator[Row]:
         protocol = PROTOCOLS["wsol"]
         truth = true_boxes(self.dataset, protocol, self.size)
         indices, overlaps = [], []
         frame = self.frame if self.bench.frames_agree else protocol.input_frame
-        for index, map_HW in self._chosen_maps(frame):
+        for index, map_HW in self.cached_maps(frame):
             rows = slice(*truth.offsets[index : index + 2])
             grid_HW = to_grid(map_HW, self.size, self.size, "cubic")
             overlaps.append(best_overlaps(grid_HW, truth.boxes_M4[rows], protocol))
@@ -229,12 +253,12 @@ class More(Measurement):
 
     def _pixels(self) -> Iterator[Row]:
         together = PixelAveragePrecision()
-        for index, map_HW in self._chosen_maps(self.frame):
+        for index, map_HW in self.cached_maps(self.frame):
             object_HW = self.dataset.evidence(index)["object"]
             object_HW = to_frame_mask(object_HW, self.frame, self.size)
             alone = PixelAveragePrecision()
             for gathered in (together, alone):
-                gathered.add(self._in_frame(map_HW), object_HW)
+                gathered.add(self.in_frame(map_HW), object_HW)
             yield index, {"pxap": alone.value()}
         self.pooled["pxap"] = together.value()
 
@@ -255,7 +279,7 @@ class More(Measurement):
             yield index, values
 
     def _masked(self) -> Iterator[Row]:
-        for index, map_HW in self._chosen_maps(self.frame):
+        for index, map_HW in self.cached_maps(self.frame):
             picture_HW3 = self._picture(index)
             pictures = {"clean": picture_HW3}
             pictures |= masked_pictures(picture_HW3, self._binary(map_HW))
@@ -269,11 +293,11 @@ class More(Measurement):
 
     def _insertion_deletion(self) -> Iterator[Row]:
         shares = shares_changed((self.size, self.size)).tolist()
-        for index, map_HW in self._chosen_maps(self.frame):
+        for index, map_HW in self.cached_maps(self.frame):
             values = {}
             image_CHW = self._normalised(index)
             for name, p_S in insertion_deletion(
-                self.bench.classifier, image_CHW, self._in_frame(map_HW)
+                self.bench.classifier, image_CHW, self.in_frame(map_HW)
             ):
                 self.curves.setdefault(name, (shares, []))[1].append(p_S)
                 values[f"{name}_auc"] = auc(p_S)
@@ -294,6 +318,12 @@ class More(Measurement):
             label = int(self.dataset.labels_N[index])
             judged = (self.bench.classifier, self._normalised(index), label)
             yield index, {"saliency_metric": saliency_metric(*judged, box if any(box) else None)}
+
+    def _randomized_weights(self) -> Iterator[Row]:
+        yield from sanity.weights_rows(self, self.few)
+
+    def _randomized_labels(self) -> Iterator[Row]:
+        yield from sanity.labels_rows(self, self.few)
 
 
 def _finished(bench: Bench, cls: type, config: dict[str, object]) -> Record:

@@ -81,7 +81,7 @@ def _contents(results: Path) -> tuple[dict[str, bytes], bytes]:
     records = in_paper_order(records, rows)
     sweeps = {sweep.name: sweep for sweep in find_sweeps(records)}
     swept = {id(record) for sweep in sweeps.values() for record in sweep.records()}
-    kept = [record for record in records if id(record) not in swept]
+    kept = [record for record in records if not record.variant or id(record) not in swept]
     tables = {"table1": make_tables(kept, rows)}
     texts = {"table1.tex": to_latex(tables["table1"]), "table1.csv": to_csv(records, rows)}
     if judged := verdicts(kept, ledger):

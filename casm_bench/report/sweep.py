@@ -1,12 +1,15 @@
 """Sweeps: one setting takes several values while all else stays equal, such as the cue's strength.
 
 Found among records by their settings alone; a sweep is a table, a long CSV and a figure of its own.
+Where a recipe leaves a setting open, as it does the number of training pictures per class, the
+recipe's own records are a sweep's last value: all of them.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,11 +23,15 @@ from ..statistics import Estimate
 from .measured import describe_classifier, flat_settings, group_by, measurements
 from .table import PER_SEED, Column, Spread, Table, error_cell, measures, spread_cell
 
-SWEEPABLE = ("data_options.", "hyperparameters.")
+PICTURES = "fit.images_per_class"
+SWEEPABLE = ("data_options.", "hyperparameters.", PICTURES)
+OPEN = (PICTURES,)  # settings that recipes do not have; without a value they have no limit
+ALL = math.inf
 FEWEST_VALUES = 3  # two points are a comparison of variants, not a curve
 NAMES = {
     "data_options.stripes": ("cue-strength", "contrast of the stripes"),
     "hyperparameters.lambda_r": ("lambda-r", "λ_r, weight of mask size"),
+    PICTURES: ("images-per-class", "training images per class"),
 }
 SHOWN = {
     "evidence_recall_object": "recall object, %",
@@ -80,6 +87,11 @@ class Sweep:
         measured = {name for record in self.records() for name in record.metrics}
         return RECALL if RECALL in measured else AREA
 
+    @property
+    def by_step(self) -> bool:
+        """Values are drawn as steps of equal width: one of them may be "all"."""
+        return self.setting in OPEN
+
     def records(self) -> list[Record]:
         """All records that the sweep is made of."""
         return [record for curve in self.curves for point in curve for record in point.records]
@@ -88,16 +100,25 @@ class Sweep:
 def find_sweeps(records: Sequence[Record]) -> list[Sweep]:
     """All sweeps among the variants, methods in the order of `records`.
 
-    Seeds, and digests of the data that a seed or a swept option draws, count as equal.
+    Seeds, and digests of the data that a seed or a swept option draws, count as equal. A recipe's
+    own records join a sweep of a setting that the recipe leaves open, with the seeds of the rest.
     """
-    variants = [record for record in records if record.variant]
-    settings = {id(record): flat_settings(record.config) for record in variants}
-    names = {name for flat in settings.values() for name in flat if name.startswith(SWEEPABLE)}
+    settings = {id(record): flat_settings(record.config) for record in records}
+    names = {
+        name
+        for record in records
+        if record.variant
+        for name in settings[id(record)]
+        if name.startswith(SWEEPABLE)
+    }
     curves: dict[tuple[str, str, str], list[list[Point]]] = {}
     for name in sorted(names):
-        alike = group_by(variants, lambda r, name=name: _all_but(name, r, settings[id(r)]))
+        pool = [record for record in records if record.variant or name in OPEN]
+        alike = group_by(pool, lambda r, name=name: _all_but(name, r, settings[id(r)]))
         for same in alike.values():
-            by_value = group_by(same, lambda r, name=name: settings[id(r)].get(name))
+            by_value = group_by(
+                _of_swept_seeds(same), lambda r, name=name: _value(name, settings[id(r)])
+            )
             if len(by_value) >= FEWEST_VALUES and all(map(_is_number, by_value)):
                 place = (same[0].data, same[0].recipe, name)
                 curves.setdefault(place, []).append(_curve(by_value))
@@ -109,8 +130,23 @@ def _all_but(name: str, record: Record, flat: Mapping[str, object]) -> tuple:
     return record.data, record.recipe, record.method, tuple(rest)
 
 
+def _of_swept_seeds(records: Sequence[Record]) -> list[Record]:
+    """Variants, and of the recipe's own records those whose seeds the variants have, too."""
+    seeds = {record.seed for record in records if record.variant}
+    return [record for record in records if record.seed in seeds]
+
+
+def _value(name: str, flat: Mapping[str, object]) -> object:
+    return flat.get(name, ALL if name in OPEN else None)
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def in_words(value: float) -> str:
+    """A swept value for tables and axes."""
+    return "all" if value == ALL else f"{value:g}"
 
 
 def _curve(by_value: Mapping[float, Sequence[Record]]) -> list[Point]:
@@ -158,7 +194,7 @@ def _caption(sweep: Sweep, point: Point) -> str:
 def _row(point: Point, shown: Sequence[str]) -> list[tuple[str, ...]]:
     found: dict[str, Spread] = measures(point.records)
     return [
-        (f"{point.value:g}",),
+        (in_words(point.value),),
         (point.records[0].title,),
         error_cell(point.error),
         *(spread_cell(found.get(name), ".3g" if name == "mask_mean" else ".1f") for name in shown),
@@ -188,7 +224,7 @@ def _csv_lines(sweep: Sweep, point: Point) -> list[dict[str, object]]:
         "data": sweep.data,
         "recipe": sweep.recipe,
         "setting": sweep.setting,
-        "value": f"{point.value:g}",
+        "value": in_words(point.value),
         "method": point.records[0].method,
         "title": point.records[0].title,
         "images": point.error.n_images,
@@ -222,7 +258,7 @@ def equal_area_table(sweep: Sweep) -> Table | None:
     area is read off, by linear interpolation, at areas that all of them reach.
     """
     curves = [_error_over_area(curve) for curve in sweep.curves]
-    if len(curves) < 2 or any(len(areas) < 2 for areas, _ in curves):
+    if sweep.by_step or len(curves) < 2 or any(len(areas) < 2 for areas, _ in curves):
         return None
     low, high = max(areas[0] for areas, _ in curves), min(areas[-1] for areas, _ in curves)
     common = [step / 20 for step in range(1, 20) if low <= step / 20 <= high]
@@ -258,6 +294,7 @@ def sweep_figure(sweep: Sweep) -> Figure:
     """LE, and evidence found or mask area, over the swept setting; small points are seeds."""
     figure = Figure(figsize=(7, 2.9), layout="constrained")
     errors, beside = figure.subplots(1, 2, sharex=True)
+    places = _places(sweep)
     colours = seaborn.color_palette("colorblind", len(sweep.curves))
     for number, (curve, colour) in enumerate(zip(sweep.curves, colours, strict=True)):
         look = {"color": colour, "style": STYLES[number % len(STYLES)]}
@@ -265,13 +302,17 @@ def sweep_figure(sweep: Sweep) -> Figure:
             [record.protocols[point.protocol]["localization_error"] for record in point.records]
             for point in curve
         ]
-        _draw_curve(errors, curve, by_seed, **look)
-        _draw_curve(beside, curve, [point.over_seeds(sweep.beside) for point in curve], **look)
+        of_beside = [point.over_seeds(sweep.beside) for point in curve]
+        title, at = curve[0].records[0].title, [places[point.value] for point in curve]
+        _draw_curve(errors, title, at, by_seed, **look)
+        _draw_curve(beside, title, at, of_beside, **look)
     errors.set(ylabel="localization error (%)", ylim=(-3, 103))
     beside.set(ylabel=BESIDE[sweep.beside])
     beside.set_ylim((-0.03, 1.03) if sweep.beside == AREA else (-3, 103))
     for axes in (errors, beside):
         axes.set(xlabel=sweep.quantity)
+        if sweep.by_step:
+            axes.set_xticks(list(places.values()), [in_words(value) for value in places])
         axes.grid(color="0.9")
         axes.set_axisbelow(True)
         seaborn.despine(ax=axes)
@@ -279,20 +320,27 @@ def sweep_figure(sweep: Sweep) -> Figure:
     return figure
 
 
+def _places(sweep: Sweep) -> dict[float, float]:
+    """Where on the axis each value is drawn."""
+    values = sorted({point.value for curve in sweep.curves for point in curve})
+    return {value: step if sweep.by_step else value for step, value in enumerate(values)}
+
+
 def _draw_curve(
     axes: Axes,
-    curve: Sequence[Point],
+    title: str,
+    at: Sequence[float],
     by_seed: Sequence[Sequence[float]],
     color: tuple[float, float, float],
     style: tuple[str, str],
 ) -> None:
     marker, line = style
-    drawn = [(p.value, seeds) for p, seeds in zip(curve, by_seed, strict=True) if seeds]
-    values = [value for value, _ in drawn]
+    drawn = [(place, seeds) for place, seeds in zip(at, by_seed, strict=True) if seeds]
+    places = [place for place, _ in drawn]
     means = [np.mean(seeds) for _, seeds in drawn]
-    axes.plot(values, means, line, color=color, lw=1.8, label=curve[0].records[0].title)
+    axes.plot(places, means, line, color=color, lw=1.8, label=title)
     axes.plot(
-        [value for value, seeds in drawn for _ in seeds],
+        [place for place, seeds in drawn for _ in seeds],
         [seed for _, seeds in drawn for seed in seeds],
         marker,
         color=color,

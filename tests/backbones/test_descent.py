@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from casm_bench.backbones.descent import descend, step_with
+from casm_bench.backbones import descent
+from casm_bench.backbones.descent import descend, jointly_normalised, step_with
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
@@ -34,3 +37,21 @@ def test_a_convolution_steps_down_its_gradient_whatever_the_images_layout():
         stepped.append(weight.detach())
     torch.testing.assert_close(*stepped)
     assert not torch.equal(stepped[0], start)
+
+
+def test_one_process_keeps_its_batchnorm():
+    module = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    assert jointly_normalised(module) is module
+
+
+def test_several_processes_share_it_on_gpus_alone(monkeypatch, caplog):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    descent._say_that_batches_stay_apart.cache_clear()  # it is said once per process
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1), torch.nn.BatchNorm2d(3))
+    assert jointly_normalised(module) is module
+    assert "its own part of a batch" in caplog.text
+    on_gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"))
+    monkeypatch.setattr(module, "parameters", lambda: iter([on_gpu]))
+    joint = jointly_normalised(module)
+    assert isinstance(joint[1], torch.nn.SyncBatchNorm)
+    assert joint[1].weight is module[1].weight

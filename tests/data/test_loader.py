@@ -17,6 +17,7 @@ from casm_bench.data.loader import (
     AUGMENTATIONS,
     FrameBatch,
     boxed_training_batches,
+    crop_at_scale,
     frame_batches,
     random_crop,
     steps_per_epoch,
@@ -244,11 +245,13 @@ def Bright(count: int) -> _BrightDataset:
 
 
 class TestBoxedTrainingBatches:
+    @pytest.mark.parametrize("scale", [None, 80])
     @pytest.mark.parametrize("augment", AUGMENTATIONS)
-    def test_boxes_follow_the_pixels(self, augment):
+    def test_boxes_follow_the_pixels(self, augment, scale):
         """The oracle is the extent of the bright pixels in the picture that is handed out."""
         dataset, seen = Bright(40), 0
-        for images_BCHW, _, boxes in boxed_training_batches(dataset, 64, 8, 0, 0, augment):
+        batches = boxed_training_batches(dataset, 64, 8, 0, 0, augment, scale=scale)
+        for images_BCHW, _, boxes in batches:
             for image_CHW, boxes_N4 in zip(images_BCHW, boxes, strict=True):
                 rows, columns = (image_CHW[0] > 127).nonzero().unbind(1)
                 visible_4 = boxes_N4[0].clamp(0, 64)
@@ -267,6 +270,21 @@ class TestBoxedTrainingBatches:
             [16, 8, 48, 40]  # it lies in the middle
         ]
         assert boxes_in_view(box, 120, 90, View(90, None, True)).tolist() == [[55, 20, 75, 60]]
+
+    def test_at_a_scale_a_square_is_shown_by_hand(self):
+        """Of 120×90 pixels at a short side of 80, 64 are 72 of the original: [24, 96) × [9, 81)."""
+        dataset = Bright(1)
+        (images_BCHW, _, (boxes_N4,)) = next(boxed_training_batches(dataset, 64, 1, 0, 0, scale=80))
+        assert images_BCHW.shape == (1, 3, 64, 64)
+        x0, y0, x1, y1 = dataset.boxes[0][0]
+        expected = [(x0 - 24) / 72, (y0 - 9) / 72, (x1 - 24) / 72, (y1 - 9) / 72]
+        assert (boxes_N4[0] / 64).tolist() == pytest.approx(expected, abs=1e-6)
+        rng = np.random.default_rng(0)
+        crops = {crop_at_scale(120, 90, rng, 0.8, anywhere=True) for _ in range(300)}
+        assert {(x1 - x0, y1 - y0) for x0, y0, x1, y1 in crops} == {(72, 72)}
+        assert (min(crops)[0], max(crops)[0]) == (0, 120 - 72)
+        assert {y0 for _, y0, _, _ in crops} == set(range(90 - 72 + 1))
+        assert crop_at_scale(90, 90, rng, 1.0, anywhere=True) == (0, 0, 90, 90)
 
     def test_pictures_without_boxes_have_none(self, make_packed):
         dataset = make_packed(4).without_boxes()

@@ -146,6 +146,20 @@ def test_an_encoder_of_its_own_learns_and_leaves_the_classifier_alone(classifier
     assert all(torch.equal(fixed[name], value) for name, value in snapshot(game.classifier).items())
 
 
+def test_an_encoder_of_its_own_is_all_that_a_map_costs(classifier, batch, monkeypatch):
+    images_BCHW, labels_B = batch
+    for encoder, passes in (("shared", 1), ("separate", 0), ("trained", 0)):
+        method, seen = CASM(classifier, encoder=encoder), []
+        look = method.classifier.with_features
+        monkeypatch.setattr(
+            method.classifier,
+            "with_features",
+            lambda x, look=look, seen=seen: seen.append(1) or look(x),
+        )
+        assert method.maps(images_BCHW, labels_B).shape == (8, 16, 16)
+        assert len(seen) == passes
+
+
 def test_aln_descends_on_masked_images_alone(classifier, batch):
     """SGD by hand on the cross-entropy of masked-out images, from the weights before the step."""
     images_BCHW, labels_B = batch

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -9,9 +11,12 @@ from torch import nn
 from casm_bench.backbones.arithmetic import Arithmetic
 from casm_bench.backbones.classifier import build_classifier
 from casm_bench.backbones.regressor import Regressor
+from casm_bench.backbones.weights import weights_digest
+from casm_bench.data.frames import boxes_to_original, resized_boxes
 from casm_bench.data.shapes import load_shapes
-from casm_bench.errors import WorkError
+from casm_bench.errors import UsageError, WorkError
 from casm_bench.methods.vgg_loc import Regression, VggLoc, corners, targets
+from casm_bench.pipeline.measurement import Measurement
 from casm_bench.training import BoxedBatches, TrainBatches
 
 
@@ -95,6 +100,73 @@ def test_boxes_are_rounded_half_up_and_clipped(classifier, batch):
     ):
         boxes_B4 = with_constant_output(method, numbers).boxes(images_BCHW, labels_B)
         assert boxes_B4.tolist() == [expected] * 8
+
+
+@pytest.mark.parametrize(
+    ("scale", "numbers", "expected"),
+    [
+        # At 256 pixels 224 begin at 16; half of them, centred, are 16 + [56, 168].
+        (256, [0.5, 0.5, 0.5, 0.25], [72, 100, 184, 156]),
+        (384, [0.5, 0.5, 0.5, 0.25], [136, 164, 248, 220]),  # 80 + [56, 168], 80 + [84, 140]
+        (384, [0.5, 0.5, 1.5, 9.0], [24, 0, 360, 384]),  # more than what is seen, but in the frame
+    ],
+)
+def test_what_is_seen_is_the_centre_at_the_scale_by_hand(scale, numbers, expected):
+    classifier = build_classifier("test_resnet", 8, input_size=224).eval()
+    method = a_method(classifier, regression="single", scale=scale)
+    assert method.frame_side == scale
+    images_BCHW, seen = torch.zeros(1, 3, scale, scale), []
+    first = (scale - 224) // 2
+    images_BCHW[..., first : first + 224, first : first + 224] = 1
+    with_constant_output(method, numbers)
+    method.network.register_forward_pre_hook(lambda network, args: seen.append(args[0]))
+    assert method.boxes(images_BCHW, torch.tensor([0])).tolist() == [expected]
+    assert seen[0].shape == (1, 3, 224, 224) and bool((seen[0] == 1).all())
+
+
+def test_boxes_at_a_scale_come_into_the_protocols_frame_by_hand():
+    """A picture of 500×375: where it is seen at 384, original = (frame · 384/224 + 64) / 1.024."""
+    in_frame = resized_boxes([[136, 164, 248, 220]], 384, 224)
+    assert in_frame.tolist() == [[79, 96, 145, 128]]  # 79.33, 95.67, 144.67, 128.33
+    in_original = boxes_to_original([[136, 164, 248, 220]], 500, 375, "crop", 384)
+    assert in_original.tolist() == [[195, 160, 305, 215]]
+    again = boxes_to_original(in_frame, 500, 375, "crop", 224)
+    assert abs(again - in_original).max() <= 1  # of a pixel that is 1.67 original ones
+    assert resized_boxes([[72, 100, 184, 156]], 256, 224).tolist() == [[63, 88, 161, 137]]
+
+
+def test_the_harness_shows_the_frame_at_the_methods_scale(classifier, shapes, monkeypatch):
+    measurement = object.__new__(Measurement)
+    measurement.facts, measurement.dataset, measurement.size = VggLoc.facts, shapes, 64
+    measurement.bench = SimpleNamespace(
+        recipe=SimpleNamespace(evaluation_batch_size=16),
+        classifier=classifier,
+        device=torch.device("cpu"),
+    )
+    measurement.method = with_constant_output(
+        a_method(classifier, regression="single", scale=96), [0.5, 0.5, 0.5, 0.5]
+    )
+    boxes_N4, skipped = measurement._boxes_in("crop")
+    assert not skipped  # 16 + [16, 48] at 96 pixels is [21.3, 42.7] at 64
+    assert boxes_N4.tolist() == [[21, 21, 43, 43]] * len(shapes)
+
+
+def test_a_scale_below_the_networks_input_is_refused(classifier):
+    with pytest.raises(UsageError, match="vgg-loc.scale=63"):
+        a_method(classifier, scale=63)
+
+
+def test_at_a_scale_the_target_is_the_whole_object(classifier, shapes):
+    boxes = [
+        torch.tensor([[0.0, 0, 10, 10], [-50, 0, 50, 100]]),
+        torch.tensor([[120.0, 1, 130, 2]]),
+    ]
+    target_B4, seen_B = targets(boxes, 100, whole=True)
+    assert target_B4[0].tolist() == pytest.approx([0.0, 0.5, 1.0, 1.0])
+    assert seen_B.tolist() == [1, 0]
+    method = a_method(classifier, scale=96, epochs=1)
+    method.fit(BoxedBatches(shapes, classifier, 8))
+    assert 0 < method.history[0]["loss"] < float("inf")
 
 
 def test_per_class_boxes_are_the_given_classes(classifier, batch):
@@ -216,3 +288,15 @@ def test_another_backbone_sees_pictures_as_it_wants_them(classifier, batch, monk
     method.predict(images_BCHW, labels_B)
     pixels_BCHW = images_BCHW * classifier.std + classifier.mean
     torch.testing.assert_close(seen[0] * 0.5 + 0.25, pixels_BCHW)
+
+
+def test_the_record_tells_whose_weights_another_backbone_had(classifier, shapes, monkeypatch):
+    other = build_classifier("test_resnet", 5, 64).eval()
+    monkeypatch.setattr(
+        "casm_bench.backbones.weights.load_classifier", lambda *args, **options: other
+    )
+    method, usual = a_method(classifier, backbone="another"), a_method(classifier)
+    for fitted in (method, usual):
+        fitted.fit(BoxedBatches(shapes, classifier, 8))
+    assert method.findings == {"backbone_sha256": weights_digest(other)}
+    assert usual.findings == {}

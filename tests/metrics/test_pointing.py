@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 
-from casm_bench.metrics.pointing import TOLERANCE, pointing
+from casm_bench.metrics.pointing import TOLERANCE, class_mean, pointing
 
 
 def peak(row, column, size=64):
@@ -68,3 +68,8 @@ def test_energy_counts_overlapping_boxes_once():
 def test_boxes_without_area_are_never_hit():
     found = dict(pointing(peak(10, 20), np.array([[20, 10, 20, 30]])))
     assert set(found.values()) == {0}
+
+
+def test_mean_over_classes_counts_classes_not_images():
+    values_N, labels_N = np.array([1, 1, 1, 0, 0.5]), np.array([7, 7, 7, 2, 2])
+    assert class_mean(values_N, labels_N) == pytest.approx((1 + 0.25) / 2)

@@ -159,6 +159,64 @@ def test_the_size_sweep_is_drawn_over_mask_area(swept_size):
     assert areas.get_ylabel() == "mask area (share of the frame)"
 
 
+@pytest.fixture
+def swept_pictures(a_record):
+    """Ten and a hundred pictures per class with seed 0, all of them with seeds 0 to 2."""
+
+    def record(method, hits, seed, few):
+        fit = {"train_digest": f"{seed}"} | ({"images_per_class": few} if few else {})
+        config = {"classifier": "stub", "hyperparameters": {"seed": seed}, "fit": fit}
+        variant = f"{few:08d}" if few else ""
+        return a_record(method, hits, seed=seed, variant=variant, config=config)
+
+    hits = {"casm": (20, 40, 70), "baseline": (30, 35, 50)}
+    few = [record(m, hits[m][i], 0, n) for m in hits for i, n in enumerate((10, 100))]
+    return [*few, *(record(m, hits[m][2] + 10 * s, s, None) for m in hits for s in range(3))]
+
+
+def test_all_pictures_are_the_recipes_own_records_of_the_swept_seeds(swept_pictures):
+    (sweep,) = find_sweeps(swept_pictures)
+    assert (sweep.name, sweep.quantity) == ("images-per-class", "training images per class")
+    values = [[(p.value, [r.seed for r in p.records]) for p in c] for c in sweep.curves]
+    assert values == [[(10, [0]), (100, [0]), (float("inf"), [0])]] * 2
+    table = sweep_table(sweep)
+    cells = [(row[0][0], row[1][0], row[2][0]) for row in table.rows]
+    assert cells == [
+        ("10", "CASM", "80.0"),
+        ("10", "Baseline", "70.0"),
+        ("100", "CASM", "60.0"),
+        ("100", "Baseline", "65.0"),
+        ("all", "CASM", "30.0"),
+        ("all", "Baseline", "50.0"),
+    ]
+    assert {line["value"] for line in csv.DictReader(io.StringIO(sweep_csv(sweep)))} == {
+        *("10", "100", "all")
+    }
+    assert equal_area_table(sweep) is None
+
+
+def test_all_pictures_are_drawn_one_step_after_the_most(swept_pictures):
+    (sweep,) = find_sweeps(swept_pictures)
+    with drawn_alike():
+        errors, _ = sweep_figure(sweep).axes
+    assert list(errors.lines[0].get_xdata()) == [0, 1, 2]
+    assert list(errors.lines[0].get_ydata()) == pytest.approx([80, 60, 30])
+    assert [label.get_text() for label in errors.get_xticklabels()] == ["10", "100", "all"]
+
+
+def test_without_few_pictures_the_recipes_records_are_no_sweep(swept_pictures):
+    assert not find_sweeps([record for record in swept_pictures if not record.variant])
+    assert not find_sweeps([record for record in swept_pictures if record.variant])
+
+
+def test_all_pictures_stay_in_table_1(swept_pictures, save, tmp_path):
+    save(tmp_path / "results", swept_pictures)
+    write_paper(tmp_path / "results", tmp_path)
+    table1 = (tmp_path / "generated/table1.md").read_text()
+    assert "100 × 3" in table1 and "Subsets and variants" not in table1
+    assert "| all |" in (tmp_path / "generated/images-per-class.md").read_text()
+
+
 def test_the_paper_has_the_sweep_in_files_of_its_own(swept, save, a_record, tmp_path):
     results = tmp_path / "results"
     save(results, [a_record(), *swept])

@@ -1,0 +1,62 @@
+"""Maps of finished runs as files that other evaluators read: one `.npy` per image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .. import registry
+from ..api import BoxMethod
+from ..data.wsol_metadata import write_wsol_metadata
+from ..errors import UsageError
+from ..maps import save_map, to_grid, unit_range
+from .bench import Bench
+from .more import Judges, More
+from .request import Request
+
+Layout = Literal["own", "wsolevaluation"]
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What `export` was asked for, and the run that the maps belong to."""
+
+    run: Request
+    to: Path
+    frame: Literal["crop", "warp"] = "crop"
+    layout: Layout = "own"  # or scaled to [0, 1] in the frame, cubically, as wsolevaluation does
+
+
+def export_maps(asked: ExportRequest, announce: Callable[[str], None]) -> list[Path]:
+    """Write TO/METHOD-seedK/maps/<image id>.npy and, beside, metadata in wsolevaluation's form.
+
+    Returns the folders METHOD-seedK. Nothing is trained, nor mapped if it is in the cache. Raises
+    UsageError where only box methods were named, WorkError as `measure_more` does.
+    """
+    classes = [registry.get(name) for name in asked.run.methods]
+    with_maps = [cls for cls in classes if not issubclass(cls, BoxMethod)]
+    if not with_maps:
+        raise UsageError("None of these methods makes maps; name others with --methods.")
+    folders = []
+    for seed in dict.fromkeys(asked.run.seeds):
+        bench = Bench(asked.run, seed)
+        for cls in with_maps:
+            folders.append(asked.to / f"{cls.facts.name}-seed{seed}")
+            count = _export(More(bench, cls, None, Judges(bench, ())), asked, folders[-1])
+            announce(f"{folders[-1]}: {count} maps")
+    return folders
+
+
+def _export(finished: More, asked: ExportRequest, folder: Path) -> int:
+    dataset, size = finished.dataset, finished.size
+    frame = finished.frame if finished.bench.frames_agree else asked.frame
+    kept = []
+    for index, map_HW in finished.cached_maps(frame):
+        if asked.layout == "wsolevaluation":
+            map_HW = unit_range(to_grid(map_HW, size, size, "cubic"))
+        save_map(folder / "maps" / f"{dataset.names[index]}.npy", map_HW)
+        kept.append(index)
+    write_wsol_metadata(dataset.subset(sorted(kept)), folder / "metadata")
+    return len(kept)
