@@ -357,7 +357,8 @@ class ContactSheet:
     def __call__(self) -> None:
         from .files import write_atomically
         from .records import load_record
-        from .report.figures import contact_sheet, drawn_alike, render
+        from .report.drawing import drawn_alike, render
+        from .report.figure1 import contact_sheet
 
         kind = self.out.suffix.lstrip(".")
         if kind not in ("png", "pdf"):

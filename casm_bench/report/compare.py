@@ -22,13 +22,11 @@ from ..files import write_atomically
 from ..protocols import column_title, in_order
 from ..records import Record, load_per_image, load_record, load_records
 from ..statistics import PairedDifference, compare_hits, holm
-from .measured import group_by, is_control
+from .measured import PAPERS_PROTOCOL, group_by, is_control
 from .published import Published, find_row
 
 Found = tuple[Path, Record]
 Pair = tuple[Found, Found]
-
-PAPERS_PROTOCOL = "casm"  # rows published under it are the paper's own, others it quotes
 
 
 @dataclass(frozen=True)

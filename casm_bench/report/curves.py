@@ -10,7 +10,7 @@ import seaborn
 from matplotlib.figure import Figure
 
 from ..records import Record
-from .figures import MARKERS
+from .drawing import MARKERS
 
 COLUMNS = 3
 LEFT_OUT = ("epoch", "seconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from .verdicts import Verdict, judge
 Item = TypeVar("Item")
 Key = TypeVar("Key", bound=Hashable)
 
+PAPERS_PROTOCOL = "casm"  # rows published under it are the paper's own, others it quotes
 CONTROL = "control"  # the family of methods that only mark where the scale begins and ends
 
 
@@ -31,6 +33,11 @@ class Setting:
         # A recipe with another classifier carries its name, which need not be read twice.
         recipe = "+".join(part for part in self.recipe.split("+") if part not in self.classifier)
         return ", ".join(part for part in (self.data, recipe, self.classifier) if part)
+
+    @property
+    def slug(self) -> str:
+        """Its name in files: data and recipe, which carries the classifier if it is another."""
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{self.data}-{self.recipe}").strip("-.")
 
 
 @dataclass(frozen=True)
@@ -196,7 +203,7 @@ def _measurement(
     results = [record.protocols[protocol] for record in records]
     scores = [result["groups"][source] if source else result for result in results]
     row = find_row(last.facts.get("published"), rows)
-    same_images = not _own_images(records)
+    same_images = not own_images(records)
     return Measurement(
         setting=setting,
         method=last.method,
@@ -237,12 +244,12 @@ def verdicts(
         row = find_row(first.facts.get("published"), rows)
         for figure in ledger:
             if figure == row or figure.title.casefold() == first.title.casefold():
-                verdict = judge(same, figure, same_images=not _own_images(same))
+                verdict = judge(same, figure, same_images=not own_images(same))
                 found.append((first, verdict))
     return found
 
 
-def _own_images(records: Sequence[Record]) -> bool:
+def own_images(records: Sequence[Record]) -> bool:
     """Whether every seed was scored on pictures of its own, as drawn data are."""
     digests = {record.provenance["data_sha256"] for record in records}
     return len(digests) == len(records)

@@ -21,7 +21,7 @@ from ..files import write_atomically
 from ..records import Record, load_records
 from .browser import Shown, picture_files, picture_sets, set_data, shown_records
 from .curves import curve_figure, curve_names
-from .figures import drawn_alike, render
+from .drawing import drawn_alike, render
 from .measured import (
     Measurement,
     describe_change,

@@ -14,17 +14,16 @@ from .compare import (
     comparison_lines,
     comparisons_csv,
 )
-from .figures import drawn_alike, error_figure, figure1, figure1_blocks, render
-from .measured import Measurement, in_paper_order, measurements, verdicts
+from .drawing import drawn_alike, render
+from .gallery import PER_SETTING, Drawn, draw_all
+from .measured import in_paper_order, measurements, verdicts
 from .pdf import to_pdf
 from .published import LEDGER, read_published, table1_rows
 from .sweep import (
     NAMES,
-    Sweep,
     equal_area_table,
     find_sweeps,
     sweep_csv,
-    sweep_figure,
     sweep_table,
 )
 from .table import (
@@ -36,16 +35,16 @@ from .table import (
     to_markdown,
     verdict_table,
 )
-from .training import training_figure
 from .verdicts import verdict_line, verdicts_csv
 
 GENERATED = "generated"
 PDF = "casm-bench.pdf"
-FIGURES = tuple(
-    f"{name}.{kind}" for name in ("figure1", "le", "training") for kind in ("pdf", "png")
+OURS = (  # stems of what may lie in the folder, and goes when records no longer suffice for it
+    *("figure1", "training", "le", "verdicts", "comparisons", "table2", "sweep-*"),
+    *(name for name, _ in NAMES.values()),
+    *(f"{family}-*" for family in PER_SETTING),
 )
-TABLES = tuple(f"{name}.{kind}" for name in ("verdicts", "comparisons") for kind in ("md", "csv"))
-SWEEP_STEMS = ("sweep-*", *(name for name, _ in NAMES.values()))
+KINDS = ("pdf", "png", "md", "csv", "tex")
 
 
 def write_paper(results: Path, paper: Path) -> list[Path]:
@@ -57,9 +56,9 @@ def write_paper(results: Path, paper: Path) -> list[Path]:
     """
     content, pdf = _contents(Path(results))
     folder = Path(paper) / GENERATED
-    for name in (*FIGURES, *TABLES, *(path.name for path in _sweep_files(folder))):
-        if name not in content:
-            (folder / name).unlink(missing_ok=True)
+    for path in {path for stem in OURS for path in folder.glob(f"{stem}.*")}:
+        if path.name not in content and path.suffix.lstrip(".") in KINDS:
+            path.unlink()
     for name, new in content.items():
         _write_if_changed(folder / name, new)
     _write_if_changed(Path(paper) / PDF, pdf)
@@ -95,46 +94,27 @@ def _contents(results: Path) -> tuple[dict[str, bytes], bytes]:
         tables[name] = [table for table in found if table]
         texts[f"{name}.csv"] = sweep_csv(sweep)
     texts |= {f"{name}.md": to_markdown(found) for name, found in tables.items()}
-    drawn = _figures(records, measurements(records, rows), sweeps, results)
-    files = {name: text.encode() for name, text in texts.items()} | drawn
-    return files, _pdf(tables, drawn, records)
+    with drawn_alike():
+        drawn = draw_all(records, measurements(records, rows), sweeps, results)
+        figures = {
+            f"{name}.{kind}": render(one.figure, kind)
+            for name, one in drawn.items()
+            for kind in ("pdf", "png")
+        }
+    files = {name: text.encode() for name, text in texts.items()} | figures
+    return files, _pdf(tables, drawn, figures, records)
 
 
 def _pdf(
-    tables: Mapping[str, Sequence[Table]], drawn: Mapping[str, bytes], records: Sequence[Record]
+    tables: Mapping[str, Sequence[Table]],
+    drawn: Mapping[str, Drawn],
+    files: Mapping[str, bytes],
+    records: Sequence[Record],
 ) -> bytes:
     """The PDF, in which what stands beside Table 1 comes last."""
     first, *others = tables["table1"]
-    figures = {Path(n).stem: content for n, content in drawn.items() if n.endswith(".pdf")}
+    figures = {name: (files[f"{name}.pdf"], one.caption) for name, one in drawn.items()}
     return to_pdf(tables | {"table1": [first], "others": others}, figures, records)
-
-
-def _sweep_files(folder: Path) -> list[Path]:
-    """Files of sweeps, of whichever records they were made."""
-    return [path for stem in SWEEP_STEMS for path in folder.glob(f"{stem}.*")]
-
-
-def _figures(
-    records: Sequence[Record],
-    found: Sequence[Measurement],
-    sweeps: Mapping[str, Sweep],
-    results: Path,
-) -> dict[str, bytes]:
-    """File by file, those figures that the records suffice for."""
-    figures = {}
-    with drawn_alike():
-        if blocks := figure1_blocks(records, found, results):
-            figures["figure1"] = figure1(blocks)
-        if whole := [m for m in found if not (m.variant or m.source or m.renamed)]:
-            figures["le"] = error_figure(whole)
-        if training := training_figure(records, found):
-            figures["training"] = training
-        figures |= {name: sweep_figure(sweep) for name, sweep in sweeps.items()}
-        return {
-            f"{name}.{kind}": render(figure, kind)
-            for name, figure in figures.items()
-            for kind in ("pdf", "png")
-        }
 
 
 def _write_if_changed(path: Path, content: bytes) -> None:

@@ -16,35 +16,33 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import typst
 
 from ..errors import WorkError
 from ..protocols import PROTOCOLS
 from ..records import Record
+from .drawing import FONT
 from .measured import is_control, runs
 from .table import Table, by_group
 
 TEMPLATE = "paper.typ"
-CAPTIONS = {
-    "figure1": "Original, masked-in, masked-out and inpainted pictures, hidden pixels in grey "
-    "0.35. The pictures are those that the records keep: drawn by the seed, never chosen by hand.",
-    "le": "Localization error with 95 % Wilson intervals, by method and protocol. Hollow marks "
-    "are published figures, on ImageNet; they were not measured here.",
-    "training": "Training, epoch by epoch; thin lines are seeds.",
-}
-WIDTHS = {"figure1": 1.0, "le": 0.7, "training": 0.6}  # of the text
+FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # those of the figures
 
 
 def to_pdf(
-    sections: Mapping[str, Sequence[Table]], figures: Mapping[str, bytes], records: Sequence[Record]
+    sections: Mapping[str, Sequence[Table]],
+    figures: Mapping[str, tuple[bytes, str]],
+    records: Sequence[Record],
 ) -> bytes:
-    """The PDF. `sections`: tables by name, `figures`: PDF files by name.
+    """The PDF. `sections`: tables by name, `figures`: PDF files and their captions by name.
 
     Raises WorkError when typst cannot set it.
     """
     content = {
         "sections": {name: _tables(found) for name, found in sections.items()},
-        "figures": [_figure(name) for name in figures],
+        "figures": [{"file": f"{name}.pdf", "caption": c} for name, (_, c) in figures.items()],
+        "font": FONT,
         "runs": [_run(str(setting), same) for setting, same in runs(records)],
         "protocols": [_protocol(name) for name in _protocols(records)],
         "deviations": _deviations(records),
@@ -57,22 +55,17 @@ def to_pdf(
         folder = Path(name)
         (folder / TEMPLATE).write_bytes(template.read_bytes())
         (folder / "data.json").write_text(json.dumps(content, ensure_ascii=False))
-        for figure, drawn in figures.items():
+        for figure, (drawn, _) in figures.items():
             (folder / f"{figure}.pdf").write_bytes(drawn)
         try:
             return typst.compile(
                 str(folder / TEMPLATE),
+                font_paths=[str(FONTS)],
                 ignore_system_fonts=True,  # other fonts would be another file
                 timestamp=datetime.fromtimestamp(0, UTC),
             )
         except RuntimeError as error:
             raise WorkError(f"typst cannot set the PDF: {error}. Please report this.") from error
-
-
-def _figure(name: str) -> dict[str, Any]:
-    sweep = f"{name.replace('-', ' ').capitalize()}: curves over the values of one setting."
-    caption, width = CAPTIONS.get(name, sweep), WIDTHS.get(name, 0.8)
-    return {"file": f"{name}.pdf", "caption": caption, "width": width}
 
 
 def _tables(found: Sequence[Table]) -> list[dict[str, Any]]:

@@ -12,14 +12,15 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..records import Record
 from ..statistics import Estimate
+from .drawing import TEXT_WIDTH, look, tidy
 from .measured import describe_classifier, flat_settings, group_by, measurements
 from .table import PER_SEED, Column, Spread, Table, error_cell, measures, spread_cell
 
@@ -44,7 +45,6 @@ SHOWN = {
 }
 RECALL, AREA = "evidence_recall_object", "mask_mean"
 BESIDE = {RECALL: "evidence recall, object (%)", AREA: "mask area (share of the frame)"}
-STYLES = (("o", "-"), ("s", "--"), ("^", ":"), ("D", "-."))  # told apart without colour
 
 
 @dataclass(frozen=True)
@@ -292,20 +292,18 @@ def _error_over_area(curve: Sequence[Point]) -> tuple[list[float], list[float]]:
 
 def sweep_figure(sweep: Sweep) -> Figure:
     """LE, and evidence found or mask area, over the swept setting; small points are seeds."""
-    figure = Figure(figsize=(7, 2.9), layout="constrained")
+    figure = Figure(figsize=(TEXT_WIDTH, 2.4), layout="constrained")
     errors, beside = figure.subplots(1, 2, sharex=True)
     places = _places(sweep)
-    colours = seaborn.color_palette("colorblind", len(sweep.curves))
-    for number, (curve, colour) in enumerate(zip(sweep.curves, colours, strict=True)):
-        look = {"color": colour, "style": STYLES[number % len(STYLES)]}
+    for number, curve in enumerate(sweep.curves):
         by_seed = [
             [record.protocols[point.protocol]["localization_error"] for record in point.records]
             for point in curve
         ]
         of_beside = [point.over_seeds(sweep.beside) for point in curve]
         title, at = curve[0].records[0].title, [places[point.value] for point in curve]
-        _draw_curve(errors, title, at, by_seed, **look)
-        _draw_curve(beside, title, at, of_beside, **look)
+        _draw_curve(errors, title, at, by_seed, look(number))
+        _draw_curve(beside, title, at, of_beside, look(number))
     errors.set(ylabel="localization error (%)", ylim=(-3, 103))
     beside.set(ylabel=BESIDE[sweep.beside])
     beside.set_ylim((-0.03, 1.03) if sweep.beside == AREA else (-3, 103))
@@ -313,10 +311,8 @@ def sweep_figure(sweep: Sweep) -> Figure:
         axes.set(xlabel=sweep.quantity)
         if sweep.by_step:
             axes.set_xticks(list(places.values()), [in_words(value) for value in places])
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
-        seaborn.despine(ax=axes)
-    errors.legend(frameon=False, fontsize=9)
+        tidy(axes)
+    errors.legend()
     return figure
 
 
@@ -331,20 +327,15 @@ def _draw_curve(
     title: str,
     at: Sequence[float],
     by_seed: Sequence[Sequence[float]],
-    color: tuple[float, float, float],
-    style: tuple[str, str],
+    style: Mapping[str, Any],
 ) -> None:
-    marker, line = style
     drawn = [(place, seeds) for place, seeds in zip(at, by_seed, strict=True) if seeds]
     places = [place for place, _ in drawn]
     means = [np.mean(seeds) for _, seeds in drawn]
-    axes.plot(places, means, line, color=color, lw=1.8, label=title)
+    axes.plot(places, means, label=title, **style | {"marker": None})
     axes.plot(
         [place for place, seeds in drawn for _ in seeds],
         [seed for _, seeds in drawn for seed in seeds],
-        marker,
-        color=color,
-        markersize=4,
         markerfacecolor="white",
-        linestyle="none",
+        **style | {"linestyle": "none"},
     )

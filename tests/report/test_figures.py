@@ -1,32 +1,30 @@
-"""Figure 1 shows the right pixels, and figures are the same bytes every time."""
+"""Figures made from records: points lie where they were measured, and bytes never change."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from casm_bench.errors import WorkError
-from casm_bench.records import load_records, save_private_pictures, save_record
-from casm_bench.report import figures
-from casm_bench.report.figures import (
-    Block,
-    contact_sheet,
-    drawn_alike,
-    error_figure,
-    figure1,
-    figure1_blocks,
-    render,
-    treatments,
-)
+from casm_bench.records import per_image_table, save_record
+from casm_bench.report.added import added_curves, added_figure
+from casm_bench.report.cost import cost_figure, priced
+from casm_bench.report.drawing import TEXT_WIDTH, apart, drawn_alike, look, render
+from casm_bench.report.errors import error_figure, shift_figure, shifts
+from casm_bench.report.evidence import evidence, evidence_figure
 from casm_bench.report.measured import measurements
+from casm_bench.statistics import Estimate
 
 ROOT = Path(__file__).resolve().parents[2]
+LOOKS = 28  # told apart without colour
 
 
 @pytest.fixture(autouse=True)
@@ -35,115 +33,19 @@ def as_in_the_paper():
         yield
 
 
-def test_grey_is_the_papers():
-    assert abs(figures.GREY / 255 - 0.35) <= 0.5 / 255
-
-
-def test_treatments_of_a_picture_of_one_colour():
-    image = np.full((16, 16, 3), (200, 10, 90), dtype=np.uint8)
-    mask = np.zeros((16, 16), dtype=bool)
-    mask[4:9, 5:12] = True
-    masked_in, masked_out, inpainted = treatments(image, mask)
-    assert (masked_in[mask] == image[0, 0]).all() and (masked_in[~mask] == 89).all()
-    assert (masked_out[~mask] == image[0, 0]).all() and (masked_out[mask] == 89).all()
-    assert (inpainted[~mask] == image[0, 0]).all()
-    # OpenCV rounds once per ring of pixels that it fills, so that a plain colour drifts a little.
-    assert np.abs(inpainted[mask].astype(int) - image[0, 0]).max() <= 3
-
-
-def test_inpainting_sees_nothing_of_what_is_masked_out():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-    mask = np.zeros((16, 16), dtype=bool)
-    mask[4:9, 5:12] = True
-    hidden = np.where(mask[..., None], 255 - image, image)
-    assert (treatments(image, mask)[2] == treatments(hidden, mask)[2]).all()
-
-
-def test_an_empty_mask_masks_nothing_out():
-    image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
-    masked_in, masked_out, inpainted = treatments(image, np.zeros((8, 8), dtype=bool))
-    assert (masked_in == 89).all()
-    assert (masked_out == image).all() and (inpainted == image).all()
-
-
-def test_figure_1_has_a_column_per_picture_and_four_rows(a_showcase):
-    case = a_showcase(["p", "q"], mask_side=10, size=32)
-    blocks = [Block(title, case["images"], case["binary"]) for title in ("Left", "Right")]
-    figure = figure1(blocks)
-    assert [axes.get_title() for axes in figure.axes] == ["Left", "Right"]
-    panel = np.asarray(figure.axes[0].images[0].get_array())
-    assert panel.shape == (4 * 32 + 3, 2 * 32 + 1, 3)
-    second = panel[33:65, 33:65]  # masked-in picture of the second column
-    assert (second[:10, :10] == case["images"][1][:10, :10]).all()
-    assert (second[10:] == 89).all()
-    assert (panel[32] == 255).all()
+def columns(figure):
+    """By title of a panel: where each row has its mark ("o", hollow "d") and its bar."""
     rows = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert rows == ["original", "masked in", "masked out", "inpainted"]
+    return {axes.get_title(): dict(_marks(axes, rows)) for axes in figure.axes}
 
 
-# --- which pictures ---------------------------------------------------------------------------
-
-
-def blocks_of(results, rows):
-    records = load_records(results)
-    return figure1_blocks(records, measurements(records, rows), results)
-
-
-def test_figure_1_shows_casm_beside_baseline(saved, rows):
-    casm, baseline = blocks_of(saved, rows)
-    assert (casm.title, baseline.title) == ("CASM", "Baseline")
-    assert (casm.images == baseline.images).all()
-    assert (casm.masks[0].sum(), baseline.masks[0].sum()) == (100, 25)
-
-
-def test_pictures_are_matched_by_name(tmp_path, rows, a_record, a_showcase, scores):
-    save_record(a_record("casm"), tmp_path, scores, a_showcase(["p", "q", "r"], 10))
-    save_record(a_record("baseline"), tmp_path, scores, a_showcase(["r", "s", "p"], 5))
-    casm, baseline = blocks_of(tmp_path, rows)
-    assert (casm.images == a_showcase(["p", "r"], 1)["images"]).all()
-    assert (baseline.images == casm.images).all()
-
-
-def test_a_contact_sheet_shows_every_shared_picture_private_ones_too(
-    tmp_path, a_record, a_showcase, scores
-):
-    records = [a_record("casm", key="a"), a_record("baseline", key="b")]
-    for record in records:
-        save_record(record, tmp_path, scores)
-        save_private_pictures(record, tmp_path, a_showcase(list("abcdefghij"), 5, size=32))
-    figure = contact_sheet(records, tmp_path)
-    panels = [axes.images[0].get_array() for axes in figure.axes]
-    assert [panel.shape for panel in panels] == [(4 * 33 - 1, 10 * 33 - 1, 3)] * 2
-
-
-def test_a_contact_sheet_without_pictures_is_explained(tmp_path, a_record, scores):
-    record = save_record(a_record("casm"), tmp_path, scores)
-    with pytest.raises(WorkError, match="no pictures on this machine"):
-        contact_sheet([record], tmp_path)
-
-
-def test_at_most_seven_pictures_are_shown(tmp_path, rows, a_record, a_showcase, scores):
-    for method in ("casm", "baseline"):
-        save_record(a_record(method), tmp_path, scores, a_showcase(list("abcdefghi"), 5))
-    assert [len(block.images) for block in blocks_of(tmp_path, rows)] == [7, 7]
-
-
-def test_different_pictures_under_one_name_are_refused(
-    tmp_path, rows, a_record, a_showcase, scores
-):
-    other = a_showcase(["p"], 5)
-    other["images"] = 255 - other["images"]
-    save_record(a_record("casm"), tmp_path, scores, a_showcase(["p"], 10))
-    save_record(a_record("baseline"), tmp_path, scores, other)
-    with pytest.raises(WorkError, match=r"baseline seed 0 .* hold different pictures"):
-        blocks_of(tmp_path, rows)
-
-
-def test_one_method_alone_makes_no_figure_1(tmp_path, rows, a_record, a_showcase, scores):
-    save_record(a_record("casm", seed=0), tmp_path, scores, a_showcase(["p"], 10))
-    save_record(a_record("baseline", seed=1), tmp_path, scores, a_showcase(["p"], 10))
-    assert blocks_of(tmp_path, rows) == []
+def _marks(axes, rows):
+    for line in axes.lines:
+        x, y = map(list, line.get_data())
+        if len(x) == 1:
+            yield (rows[int(y[0])], line.get_marker()), x[0]
+        elif y[0] == y[1] and y[0] % 1 == 0:  # the rule above controls lies between rows
+            yield (rows[int(y[0])], "bar"), tuple(x)
 
 
 # --- localization errors ----------------------------------------------------------------------
@@ -152,25 +54,145 @@ def test_one_method_alone_makes_no_figure_1(tmp_path, rows, a_record, a_showcase
 def test_points_and_intervals_lie_where_they_were_measured(a_record, rows):
     records = [a_record("casm", 64), a_record("full", 30, protocols=("casm",))]
     found = measurements(records, rows)
-    (axes,) = error_figure(found).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["CASM", "Whole frame"]
-    drawn = [tuple(line.get_xdata()) for line in axes.lines]
-    intervals = [ends for ends in drawn if ends]  # seaborn leaves empty lines for its legend
-    assert intervals == [(m.error.low, m.error.high) for m in found]
-    points, published = axes.collections
-    assert sorted(np.asarray(points.get_offsets())[:, 0]) == pytest.approx([36, 36, 36, 70])
-    assert np.asarray(published.get_offsets()).tolist() == [[36.1, 0.0]]
-    assert len(published.get_facecolors()) == 0  # hollow
+    drawn = columns(error_figure(found))
+    assert list(drawn) == ["casm", "casm-clipped", "warp"]
+    assert drawn["casm"]["CASM", "o"] == pytest.approx(36)
+    assert drawn["casm"]["CASM", "d"] == 36.1  # published, hollow
+    assert drawn["casm"]["Whole frame", "o"] == pytest.approx(70)
+    casm = next(m for m in found if (m.method, m.protocol) == ("casm", "warp"))
+    assert drawn["warp"]["CASM", "bar"] == (casm.error.low, casm.error.high)
+    assert ("Whole frame", "o") not in drawn["warp"]
+    assert ("CASM", "d") not in drawn["warp"]
 
 
-def test_protocols_differ_in_grey_too(a_record, rows):
+def test_upper_bounds_are_marked(a_record, rows):
     found = measurements([a_record(protocols=("casm", "warp", "wsol"))], rows)
-    figure = error_figure(found)
-    assert [text.get_text() for text in figure.legends[0].texts] == [
-        *("casm", "warp", "wsol (upper bound)", "published"),
-    ]
-    shapes = {handle.get_marker() for handle in figure.legends[0].legend_handles[:3]}
-    assert len(shapes) == 3
+    titles = [axes.get_title() for axes in error_figure(found).axes]
+    assert titles == ["casm", "warp", "wsol \n(upper bound)"]
+
+
+def scored(hits):
+    """Scores of four images under two protocols."""
+    names = ["d", "b", "c", "a"] * 2
+    columns = {"name": names, "label": [0] * 8, "group": [None] * 8}
+    columns |= {"protocol": ["casm"] * 4 + ["warp"] * 4, "hit": hits}
+    columns |= dict.fromkeys(("x0", "y0", "x1", "y1"), [1] * 8)
+    return per_image_table(columns | dict.fromkeys(("iou", "f1", "f1_mean"), [0.5] * 8))
+
+
+def test_shifts_are_paired_by_image(tmp_path, a_record):
+    """Of four images one is hit under casm, three under warp: 50 points less error."""
+    record = a_record("casm", 1, 4, protocols=("casm", "warp"))
+    hits = [True, False, False, False, True, True, True, False]
+    record = save_record(record, tmp_path, scored(hits))
+    (dot,) = shifts([("CASM", [record])], tmp_path)
+    assert (dot.row, dot.column, dot.value) == ("CASM", "warp", -50)
+    assert dot.low < -50 < dot.high
+
+
+def test_no_figure_where_no_protocol_changes_anything(tmp_path, a_record):
+    record = a_record("casm", 1, 4, protocols=("casm", "warp"))
+    record = save_record(record, tmp_path, scored([True, False] * 4))
+    dots = list(shifts([("CASM", [record])], tmp_path))
+    assert [dot.value for dot in dots] == [0]
+    assert shift_figure(dots) is None
+
+
+# --- cost and evidence ------------------------------------------------------------------------
+
+
+def test_seconds_per_map_and_training(a_record):
+    def with_cost(speed, fitting, **more):
+        return a_record(cost={"images_per_second": speed, "fit_seconds": fitting}, **more)
+
+    estimate = Estimate(30.0, 25.0, 35.0, 100, 1, 30.0, 30.0, False)
+    masker = priced([with_cost(10.0, 90.0), with_cost(5.0, 150.0, seed=1)], estimate)
+    assert (masker.seconds, masker.fitting) == (pytest.approx(0.15), 120)
+    grad = priced([a_record("grad", cost={"images_per_second": 2.0})], estimate)
+    figure = cost_figure([masker, grad])
+    names = [text.get_text() for text in figure.axes[0].texts]
+    assert names == ["CASM (+ 2 min of training)", "Grad"]
+    assert priced([a_record()], estimate) is None  # says nothing about its speed
+
+
+def test_evidence_is_mean_and_range_over_seeds(a_record):
+    def found(seed, recall):
+        metrics = {"evidence_recall_spot": recall, "evidence_precision": 40.0, "mask_mean": 0.1}
+        return a_record(seed=seed, metrics=metrics)
+
+    dots = list(evidence([found(0, 20.0), found(1, 30.0)]))
+    drawn = columns(evidence_figure(dots))
+    assert list(drawn) == ["recall, spot", "precision"]
+    assert drawn["recall, spot"]["CASM", "o"] == 25
+    assert drawn["recall, spot"]["CASM", "bar"] == (20, 30)
+
+
+# --- curves that were added -------------------------------------------------------------------
+
+
+def with_curve(record, y, x=(0.0, 0.5, 1.0)):
+    edges = {"low": [v - 0.1 for v in y], "high": [v + 0.1 for v in y]}
+    curves = {"insertion": {"x": list(x), "y": list(y)} | edges}
+    return replace(record, added={"insertion-deletion": {"curves": curves}})
+
+
+def test_one_seed_has_its_interval_and_several_their_range(a_record):
+    one = with_curve(a_record(), (0.1, 0.5, 0.9))
+    (curve,) = added_curves("insertion-deletion", [one])
+    assert curve.low == pytest.approx([0.0, 0.4, 0.8])
+    other = with_curve(a_record(seed=1), (0.3, 0.7, 0.9))
+    (curve,) = added_curves("insertion-deletion", [one, other])
+    assert list(curve.y) == pytest.approx([0.2, 0.6, 0.9])
+    assert (list(curve.low), list(curve.high)) == ([0.1, 0.5, 0.9], [0.3, 0.7, 0.9])
+
+
+def test_curves_that_cannot_be_joined_are_left_out(a_record):
+    one = with_curve(a_record(), (0.1, 0.5, 0.9))
+    other = with_curve(a_record(seed=1), (0.3, 0.7, 0.9), x=(0.0, 0.4, 1.0))
+    assert not list(added_curves("insertion-deletion", [one, other]))
+    assert not list(added_curves("insertion-deletion", [one, a_record(seed=1)]))
+    assert not list(added_curves("randomized-weights", [one]))
+
+
+def test_controls_are_grey_in_every_column(a_record):
+    records = [with_curve(a_record(method), (0.1, 0.2, 0.3)) for method in ("casm", "grad", "full")]
+    curves = [c for record in records for c in added_curves("insertion-deletion", [record])]
+    figure = added_figure("insertion-deletion", curves)
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in panels] == ["trained masker", "gradient"]
+    for axes in panels:
+        assert axes.lines[0].get_label() == "Whole frame"
+        assert axes.lines[0].get_color() == "0.6"
+    alone = added_figure("insertion-deletion", curves[2:])
+    assert [axes.get_title() for axes in alone.axes if axes.axison] == ["control"]
+
+
+def test_stages_are_named_along_the_axis(a_record):
+    record = with_curve(a_record(), (0.9, 0.5, 0.1), x=("logits", "layer4", "layer3"))
+    curves = list(added_curves("insertion-deletion", [record]))
+    axes = added_figure("randomized-weights", curves).axes[0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["logits", "layer4", "layer3"]
+
+
+# --- how they are drawn -----------------------------------------------------------------------
+
+
+@given(st.lists(st.floats(0, 100), max_size=12))
+def test_names_keep_their_order_and_distance(values):
+    places = apart(values, 5.0, 0.0, 100.0)
+    assert all(-1e-9 <= place <= 100 for place in places)
+    ordered = [place for _, place in sorted(zip(values, places, strict=True), reverse=True)]
+    gaps = -np.diff(sorted(ordered, reverse=True))
+    assert (gaps >= 5 - 1e-9).all()
+
+
+def test_looks_differ_without_colour():
+    looks = [look(number) for number in range(LOOKS)]
+    assert len({(one["marker"], one["linestyle"]) for one in looks}) == LOOKS
+
+
+def test_figures_are_as_wide_as_the_text(a_record, rows):
+    assert error_figure(measurements([a_record()], rows)).get_figwidth() == TEXT_WIDTH
 
 
 # --- the same bytes ---------------------------------------------------------------------------
@@ -203,7 +225,7 @@ def test_another_process_at_another_time_writes_the_same_bytes(saved, tmp_path):
     written = sorted(path.name for path in (tmp_path / "one" / "generated").iterdir())
     assert written == [
         *("comparisons.csv", "comparisons.md"),
-        *("figure1.pdf", "figure1.png", "le.pdf", "le.png"),
+        *("figure1.pdf", "figure1.png", "le-madeup-quick.pdf", "le-madeup-quick.png"),
         *("table1.csv", "table1.md", "table1.tex"),
         *("verdicts.csv", "verdicts.md"),
     ]

@@ -13,7 +13,7 @@ from casm_bench.report.paper import write_paper
 FILES = {
     *("table1.tex", "table1.md", "table1.csv"),
     *("verdicts.md", "verdicts.csv", "comparisons.md", "comparisons.csv"),
-    *("figure1.pdf", "figure1.png", "le.pdf", "le.png"),
+    *("figure1.pdf", "figure1.png", "le-madeup-quick.pdf", "le-madeup-quick.png"),
     "casm-bench.pdf",
 }
 

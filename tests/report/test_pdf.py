@@ -72,4 +72,4 @@ def test_environments_are_counted(a_record, given):
 
 def test_what_typst_cannot_set_is_explained(a_record):
     with pytest.raises(WorkError, match="typst cannot set the PDF"):
-        to_pdf({}, {"figure1": b"no picture"}, [a_record()])
+        to_pdf({}, {"figure1": (b"no picture", "caption")}, [a_record()])

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from casm_bench.report.figures import drawn_alike, render
+from casm_bench.report.drawing import drawn_alike, render
 from casm_bench.report.paper import write_paper
 from casm_bench.report.sweep import (
     equal_area_table,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from casm_bench.report.figures import drawn_alike, render
+from casm_bench.report.drawing import drawn_alike, render
 from casm_bench.report.measured import measurements
 from casm_bench.report.training import training_figure
 

@@ -1,44 +1,26 @@
-"""Figures made from records: the paper's Figure 1, and localization errors with intervals.
-
-Drawn without pyplot and with nothing in the files that changes from one run to the next, so that
-the same records give the same bytes.
-"""
+"""The paper's Figure 1: what masks leave and what they hide; contact sheets of any records."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import matplotlib
 import numpy as np
-import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..errors import WorkError
-from ..protocols import column_title
 from ..records import Record, load_private_pictures, load_showcase
-from .measured import Measurement, Setting, group_by
+from .drawing import TEXT_WIDTH
+from .measured import Measurement, group_by
 
 FIGURE1_ROWS = ("table1/casm", "table1/baseline")  # left and right block
 FIGURE1_PICTURES = 7  # at most, as in the paper
 GREY = round(0.35 * 255)  # the paper's fill
 INPAINT_RADIUS = 3  # pixels, Telea's method, as in the authors' evaluation
 GAP = 1 / 32  # between pictures, in their heights
-DPI = 150
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # tell protocols apart without colour
-FIXED = {
-    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
-    "png": {"Software": None},
-    "svg": {"Date": None, "Creator": None},
-}
-
-
-# --- Figure 1 ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -54,15 +36,15 @@ def figure1(blocks: Sequence[Block]) -> Figure:
     """Original, masked-in, masked-out and inpainted pictures; one block of columns per method."""
     panels = [_panel(block) for block in blocks]
     height, width = panels[0].shape[:2]
-    # Inches: 10 across, less what the rows' names take; above, room for the titles.
-    inches = 9.1 * height / (len(panels) * width)
-    figure = Figure(figsize=(10, inches + 0.3), layout="constrained")
+    # Across, the rows' names take something too; above, there is room for the titles.
+    inches = (TEXT_WIDTH - 0.65) * height / (len(panels) * width)
+    figure = Figure(figsize=(TEXT_WIDTH, inches + 0.25), layout="constrained")
     figure.get_layout_engine().set(wspace=0.03)
     for axes, block, panel in zip(
         np.atleast_1d(figure.subplots(1, len(panels))), blocks, panels, strict=True
     ):
         axes.imshow(panel, interpolation="none")
-        axes.set_title(block.title, fontsize=9)
+        axes.set_title(block.title)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
     _name_rows(figure.axes[0], height)
@@ -163,115 +145,3 @@ def _shared_pictures(
             "shown side by side: measure them again on the same data."
         )
     return blocks if shared else []
-
-
-# --- localization errors ----------------------------------------------------------------------
-
-
-def error_figure(found: Sequence[Measurement]) -> Figure:
-    """LE with 95 % intervals: a panel per setting, a line per method, a marker per protocol.
-
-    Published figures are hollow: they were not measured, and not on these data.
-    """
-    panels = group_by(found, lambda m: m.setting)
-    lines = [len({m.method for m in of_setting}) for of_setting in panels.values()]
-    figure = Figure(figsize=(7, 0.9 * len(panels) + 0.42 * sum(lines)), layout="constrained")
-    grid = {"height_ratios": lines}
-    all_axes = np.atleast_1d(figure.subplots(len(panels), 1, sharex=True, gridspec_kw=grid))
-    protocols = list(dict.fromkeys(map(_protocol, found)))
-    for axes, (setting, of_setting) in zip(all_axes, panels.items(), strict=True):
-        _error_panel(axes, setting, of_setting, protocols)
-    all_axes[-1].set(xlabel="localization error (%)", xlim=(-2, 102))
-    handles, labels = _legend_entries(all_axes)
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    return figure
-
-
-def _error_panel(
-    axes: Axes, setting: Setting, found: Sequence[Measurement], protocols: Sequence[str]
-) -> None:
-    titles = list(dict.fromkeys(m.title for m in found))
-    points = _points(found, titles, protocols)
-    colours = dict(zip(protocols, seaborn.color_palette("colorblind"), strict=False))
-    for point, m in zip(points.itertuples(), found, strict=True):
-        axes.plot(
-            [m.error.low, m.error.high], [point.y, point.y], color=colours[_protocol(m)], lw=1
-        )
-    seaborn.scatterplot(
-        points,
-        x="x",
-        y="y",
-        hue="protocol",
-        style="protocol",
-        hue_order=protocols,
-        style_order=protocols,
-        palette=colours,
-        markers=dict(zip(protocols, MARKERS, strict=False)),
-        s=36,
-        zorder=3,
-        ax=axes,
-    )
-    _published_points(axes, found, titles)
-    axes.set(title=str(setting), ylabel="", yticks=range(len(titles)), yticklabels=titles)
-    axes.set_ylim(len(titles) - 0.5, -0.5)
-    axes.grid(axis="x", color="0.9")
-    axes.set_axisbelow(True)
-    axes.get_legend().remove()
-    seaborn.despine(ax=axes)
-
-
-def _points(
-    found: Sequence[Measurement], titles: Sequence[str], protocols: Sequence[str]
-) -> pd.DataFrame:
-    """One point per measurement; the protocols of a method lie side by side on its line."""
-    step = 0.6 / len(protocols)
-    offsets = {name: (i - (len(protocols) - 1) / 2) * step for i, name in enumerate(protocols)}
-    return pd.DataFrame(
-        {
-            "x": [m.error.value for m in found],
-            "y": [titles.index(m.title) + offsets[_protocol(m)] for m in found],
-            "protocol": [_protocol(m) for m in found],
-        }
-    )
-
-
-def _protocol(found: Measurement) -> str:
-    return column_title(found.protocol, found.policy)
-
-
-def _published_points(axes: Axes, found: Sequence[Measurement], titles: Sequence[str]) -> None:
-    rows = {m.title: m.row.value for m in found if m.row}
-    if rows:
-        axes.scatter(
-            list(rows.values()),
-            [titles.index(title) for title in rows],
-            s=70,
-            marker="d",
-            facecolors="none",
-            edgecolors="0.2",
-            label="published",
-        )
-
-
-def _legend_entries(all_axes: Sequence[Axes]) -> tuple[list, list[str]]:
-    entries = {}
-    for axes in all_axes:
-        handles, labels = axes.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-    return list(entries.values()), list(entries)
-
-
-# --- files ------------------------------------------------------------------------------------
-
-
-def render(figure: Figure, kind: str) -> bytes:
-    """The figure as `pdf`, `png` or `svg`, without dates or versions inside."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=DPI, metadata=FIXED[kind])
-    return buffer.getvalue()
-
-
-def drawn_alike():
-    """A context in which the user's matplotlibrc changes nothing."""
-    fixed = {"pdf.fonttype": 42, "svg.hashsalt": "casm_bench"}
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, **fixed})
