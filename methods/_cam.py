@@ -22,14 +22,7 @@ class LastFeatureMethod(SaliencyMethod):
 
     def check(self) -> None:
         """Raises UsageError for a classifier that has no such map."""
-        self.look_at_noise()
-
-    def look_at_noise(self) -> tuple[Tensor, Tensor]:
-        """Logits_1K and features_1Chw of an image of noise, always the same."""
-        size, mean_1C11 = self.classifier.input_size, self.classifier.mean
-        generator = torch.Generator().manual_seed(0)
-        noise_1CHW = torch.randn(1, mean_1C11.shape[1], size, size, generator=generator)
-        return self.classifier.with_last_features(noise_1CHW.to(mean_1C11))
+        self.classifier.with_last_features(self.classifier.example()[0])
 
     def features_and_gradient(self, images_BCHW: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
         """The last features_BChw, and the derivative of the class's logit by them."""

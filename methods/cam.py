@@ -43,7 +43,8 @@ class CAM(LastFeatureMethod):
 
     def check(self) -> None:
         """Raises UsageError unless logits are a linear function of the features' means."""
-        logits_1K, features_1Chw = self.look_at_noise()
+        example_1CHW, _ = self.classifier.example()
+        logits_1K, features_1Chw = self.classifier.with_last_features(example_1CHW)
         linear = self.classifier.model.get_classifier()
         fits = isinstance(linear, torch.nn.Linear) and linear.in_features == features_1Chw.shape[1]
         if not fits or not torch.allclose(linear(features_1Chw.mean((2, 3))), logits_1K, atol=1e-4):

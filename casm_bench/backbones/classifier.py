@@ -118,6 +118,12 @@ class Classifier(nn.Module):
         """Rows and columns of a vision transformer's patches."""
         return self.model.patch_embed.dynamic_feat_size(images_BCHW.shape[-2:])
 
+    def example(self) -> tuple[Tensor, Tensor]:
+        """A normalised image of noise, always the same, and a label: for trying what works."""
+        shape = (1, self.mean.shape[1], self.input_size, self.input_size)
+        noise_1CHW = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        return noise_1CHW.to(self.mean), torch.zeros(1, dtype=torch.int64, device=self.mean.device)
+
     def normalize(self, images_BCHW: Tensor) -> Tensor:
         """From uint8 pixels to what the network was trained on."""
         return (images_BCHW.to(self.mean.dtype) / 255 - self.mean) / self.std
