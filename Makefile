@@ -43,7 +43,7 @@ $(VENV)/installed: $(VENV)/created pyproject.toml
 	touch $@
 
 $(VENV)/installed-test: $(VENV)/installed
-	$(BIN)/python -m pip install -e '.[test]'
+	$(BIN)/python -m pip install -e '.[bench,test]'
 	touch $@
 
 $(VENV)/installed-docs: $(VENV)/installed

@@ -21,6 +21,7 @@ Box = tuple[int, int, int, int]
 
 UNIT_RANGE_RULES = ("quantile", "fixed")  # read a map's values as shares; the others are scale-free
 NO_BOX: Box = (0, 0, 0, 0)
+FEW, SAMPLED, NEAR = 10_000, 16, 100  # values; every how many; places in the sample
 _LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 1e-6, 1 - 1e-6
 
 
@@ -63,8 +64,24 @@ def quantile_threshold(map_HW: np.ndarray, copies: int = 1) -> np.floating:
     pixels = values.size * copies
     rank = 1 + math.floor((pixels - 1) * (1 - values.mean(dtype=np.float64)) + 0.5)
     position = (min(max(rank, 1), pixels) - 1) // copies
-    threshold = np.partition(values, position)[position]
+    threshold = _ranked(values, position)
     return np.clip(threshold, *np.array((_LOWEST_THRESHOLD, _HIGHEST_THRESHOLD), values.dtype))
+
+
+def _ranked(values: np.ndarray, position: int) -> np.floating:
+    """The value at `position` of the sorted values.
+
+    Of many, only those are sorted out that a sample says to be near; should it mislead, all.
+    """
+    if values.size >= FEW:
+        sample = np.sort(values[::SAMPLED])
+        guess = position * sample.size // values.size
+        lowest, highest = sample[[max(0, guess - NEAR), min(sample.size - 1, guess + NEAR)]]
+        near = values[(values >= lowest) & (values <= highest)]
+        rank = position - np.count_nonzero(values < lowest)
+        if 0 <= rank < near.size:
+            values, position = near, rank
+    return np.partition(values, position)[position]
 
 
 def byte_levels(map_HW: np.ndarray) -> np.ndarray:
@@ -110,36 +127,27 @@ def box_from_mask(
             return contour_box(mask_HW)
 
 
-def _components(mask_HW: np.ndarray, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels H×W, and per label (0 is the background) left, top, width, height and area."""
-    _, labels_HW, stats, _ = cv2.connectedComponentsWithStats(
-        mask_HW.view(np.uint8), connectivity=connectivity, ltype=cv2.CV_32S
+def _largest_component(mask_HW: np.ndarray, connectivity: int) -> np.ndarray | None:
+    """The pixels of the largest component, bool H×W, or of the first in raster order of several."""
+    narrow = mask_HW.size < 2**16  # so that no label exceeds 16 bits, which go faster
+    count, labels_HW = cv2.connectedComponents(
+        mask_HW.view(np.uint8),
+        connectivity=connectivity,
+        ltype=cv2.CV_16U if narrow else cv2.CV_32S,
     )
-    return labels_HW, stats
-
-
-def _largest_component(labels_HW: np.ndarray, stats: np.ndarray) -> int | None:
-    """The label of the largest component, the first in raster order of several."""
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    if areas.size == 0:
+    if count == 1:  # the background alone
         return None
-    largest = 1 + np.flatnonzero(areas == areas.max())
-    if largest.size == 1:
-        return int(largest[0])
-    # OpenCV does not promise any order of labels. The first pixel of a component in raster order
-    # lies in its top row.
-    tops = stats[largest, cv2.CC_STAT_TOP]
-    row = labels_HW[tops.min()]
-    return int(row[np.isin(row, largest)][0])
+    labels = labels_HW[mask_HW]
+    areas = np.bincount(labels, minlength=count)
+    largest = np.flatnonzero(areas == areas.max())
+    # OpenCV does not promise any order of labels.
+    label = largest[0] if largest.size == 1 else labels[np.isin(labels, largest)][0]
+    return labels_HW == label
 
 
 def _box_of_largest_component(mask_HW: np.ndarray, connectivity: int) -> Box | None:
-    labels_HW, stats = _components(mask_HW, connectivity)
-    label = _largest_component(labels_HW, stats)
-    if label is None:
-        return None
-    left, top, width, height = stats[label, :4].tolist()
-    return left, top, left + width, top + height
+    largest_HW = _largest_component(mask_HW, connectivity)
+    return None if largest_HW is None else _extent(largest_HW)
 
 
 def _extent(mask_HW: np.ndarray) -> Box | None:
@@ -237,9 +245,8 @@ def _surviving(map_HW: np.ndarray, rule: BoxRule) -> np.ndarray:
     mask_HW = binarise(map_HW, rule)
     if rule.component == "all":
         return mask_HW
-    labels_HW, stats = _components(mask_HW, rule.connectivity)
-    label = _largest_component(labels_HW, stats)
-    return np.zeros_like(mask_HW) if label is None else labels_HW == label
+    largest_HW = _largest_component(mask_HW, rule.connectivity)
+    return mask_HW if largest_HW is None else largest_HW
 
 
 def _imresize(map_HW: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from casm_bench.boxes import (
+    _ranked,
     binarise,
     box_from_map,
     box_from_mask,
@@ -329,3 +330,23 @@ def test_a_rule_that_needs_alpha_says_so():
 def test_contours_have_no_box_in_the_original_picture():
     with pytest.raises(UsageError, match="contour"):
         fong_box(np.ones((2, 2)), BoxRule("relative", 0.5, component="contour"), 10, 10)
+
+
+@given(
+    kind=st.sampled_from(["noise", "few values", "constant", "stripes", "smooth"]),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_ranks_among_many_pixels_are_exact(kind, share, seed):
+    """Also of stripes that a sample of every 16th pixel sees but one value of."""
+    rng = np.random.default_rng(seed)
+    values = {
+        "noise": rng.random(20_000),
+        "few values": rng.integers(0, 3, 20_000) / 2,
+        "constant": np.full(20_000, 0.3),
+        "stripes": np.where(np.arange(20_000) % 16, rng.random(20_000), 0.9),
+        "smooth": np.sin(np.arange(20_000) / 3000) + 1,
+    }[kind].astype(np.float32)
+    position = round(share * (values.size - 1))
+    assert _ranked(values, position) == np.sort(values)[position]

@@ -31,6 +31,8 @@ SHORT = {  # where a method has such a field
     "channels": 8,
     "samples": 3,
     "steps": 4,
+    "sigma": 5.0,
+    "areas": (0.1,),
 }
 TABLE_1 = {None, "Baseline", "CASM", "ALN", "Mask", "Grad", "Masking model", "VGG (supervised)"}
 

@@ -125,10 +125,17 @@ def map_f1(
     `cell`: rows and columns of the frame that each value of the map stands for.
     """
     rows, columns = cell
-    map_HW = map_HW.astype(np.float64, copy=False)
-    inside_n = _sums_in_boxes(map_HW, visible.boxes_M4, rows, columns)
-    f1_n = _f1(inside_n, map_HW.sum() * rows * columns, visible.area_M)
+    if cell == (1, 1):
+        inside_n = np.array([_sum(map_HW[y0:y1, x0:x1]) for x0, y0, x1, y1 in visible.boxes_M4])
+    else:
+        inside_n = _sums_in_boxes(map_HW.astype(np.float64), visible.boxes_M4, rows, columns)
+    f1_n = _f1(inside_n, _sum(map_HW) * rows * columns, visible.area_M)
     return float(f1_n.max()), float(f1_n.mean())
+
+
+def _sum(map_HW: np.ndarray) -> float:
+    """In float64; OpenCV adds up several times faster than numpy."""
+    return cv2.sumElems(map_HW)[0] if map_HW.size else 0.0
 
 
 def _sums_in_boxes(map_HW: np.ndarray, boxes_n4: np.ndarray, rows: int, columns: int) -> np.ndarray:
@@ -141,8 +148,8 @@ def _sums_in_boxes(map_HW: np.ndarray, boxes_n4: np.ndarray, rows: int, columns:
 def _coverage(start_n: np.ndarray, stop_n: np.ndarray, cells: int, length: int) -> np.ndarray:
     """How many of each cell's `length` pixels lie in start <= pixel < stop; float64 n×cells."""
     first_c = np.arange(cells) * length
-    before_stop = np.clip(stop_n[:, None] - first_c, 0, length)
-    before_start = np.clip(start_n[:, None] - first_c, 0, length)
+    before_stop = np.minimum(np.maximum(stop_n[:, None] - first_c, 0), length)
+    before_start = np.minimum(np.maximum(start_n[:, None] - first_c, 0), length)
     return (before_stop - before_start).astype(np.float64)
 
 

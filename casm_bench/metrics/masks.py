@@ -6,6 +6,7 @@ means, entropy, total variation.
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from ..maps import Upsample, block_factors, enlarges_by_blocks, to_grid
@@ -28,23 +29,30 @@ def mask_statistics(
     rows, columns = block_factors(maps_BHW.shape[1:], size, size)
     # Inside a block nothing differs, so the frame's differences are the grid's, once per pixel
     # along the edge between two blocks.
-    horizontal_B = _sum_of_squares(np.diff(maps_BHW, axis=2)) * rows
-    vertical_B = _sum_of_squares(np.diff(maps_BHW, axis=1)) * columns
+    horizontal_B = _squared_distances(maps_BHW[:, :, 1:], maps_BHW[:, :, :-1]) * rows
+    vertical_B = _squared_distances(maps_BHW[:, 1:], maps_BHW[:, :-1]) * columns
     return {
-        "mean": maps_BHW.mean(axis=(1, 2), dtype=np.float64),
+        "mean": _means(maps_BHW),
         "entropy": _entropy(maps_BHW),
         "total_variation": (horizontal_B + vertical_B) / (size * (size - 1)),
     }
 
 
-def _sum_of_squares(differences_BHW: np.ndarray) -> np.ndarray:
-    return np.square(differences_BHW).sum(axis=(1, 2), dtype=np.float64)
+def _squared_distances(a_BHW: np.ndarray, b_BHW: np.ndarray) -> np.ndarray:
+    """Sum over pixels of (a - b)², in float64."""
+    pairs = zip(a_BHW, b_BHW, strict=True)
+    return np.array([cv2.norm(a_HW, b_HW, cv2.NORM_L2SQR) for a_HW, b_HW in pairs])
 
 
 def _entropy(maps_BHW: np.ndarray) -> np.ndarray:
     tiny = np.finfo(maps_BHW.dtype).tiny  # keeps log2 finite; 0 log2(tiny) and 1 log2(1) are 0
     terms_BHW = maps_BHW * np.log2(np.maximum(maps_BHW, tiny))
-    return -terms_BHW.mean(axis=(1, 2), dtype=np.float64)
+    return -_means(terms_BHW)
+
+
+def _means(values_BHW: np.ndarray) -> np.ndarray:
+    """Per image, summed in float64; OpenCV does that several times faster than numpy."""
+    return np.array([cv2.mean(values_HW)[0] for values_HW in values_BHW])
 
 
 def summarise_masks(statistics: dict[str, np.ndarray]) -> dict[str, float]:

@@ -26,14 +26,13 @@ from ..errors import UsageError
 from ..files import sha256_of, short_hash
 from ..protocols import ALWAYS_REPORTED, Protocol, get_protocol
 from ..recipes import Recipe, get_recipe
-from ..records import Record, is_complete, load_record, record_key, record_path
+from ..records import MEASUREMENT, Record, is_complete, load_record, record_key, record_path
 from .imported import Imported
 from .measurement import Measurement
 from .request import Request
 from .tuning import describe, tuning_pictures
 
 FRAME_WITHOUT_CLASSIFIER = 224  # side in pixels, for data without pictures
-MEASUREMENT = 1  # raise it when a change to the code changes results: old records are then redone
 
 
 class Bench:
