@@ -377,11 +377,14 @@ class Paper:
     """Folder with records."""
     out: Path = PAPER
     """Folder whose generated/ and casm-bench.pdf are written."""
+    drop_missing: bool = False
+    """Go on without records that the last paper was made from and that are gone."""
 
     def __call__(self) -> None:
         from .report.paper import write_paper
 
-        for path in write_paper(self.results, self.out):
+        options = {"drop_missing": self.drop_missing, "digest_of": _data_now}
+        for path in write_paper(self.results, self.out, **options):
             print(path)
 
 
@@ -480,6 +483,15 @@ def _request(options: dict[str, Any]) -> Any:
     asked = {name: value for name, value in options.items() if name != "set"}
     asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
     return Request(**asked, settings=parse_settings(options["set"]))
+
+
+def _data_now(record: Any) -> str | None:
+    """Hash of the data a record was measured on, as they are now; None where files are needed."""
+    from .data.catalog import digest_now
+
+    if record.config.get("limit"):
+        return None
+    return digest_now(record.data, record.seed, record.config.get("data_options") or {})
 
 
 def _say(line: str) -> None:

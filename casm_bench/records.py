@@ -30,6 +30,7 @@ from .errors import WorkError
 from .files import write_atomically
 
 SCHEMA = 1
+MEASUREMENT = 1  # raise it when a change to the code changes results: old records are then redone
 CACHE = "cache"  # folder of checkpoints and maps in the results folder; never holds records
 PACKAGES = (
     *("casm_bench", "torch", "torchvision", "timm", "numpy", "scipy", "pandas", "pyarrow"),
@@ -355,12 +356,24 @@ def is_complete(path: Path, key: str) -> bool:
     """Whether `path` holds an intact record of exactly this key, with its files beside it."""
     try:
         record = load_record(path)
-        beside = [file for file in (record.per_image, record.showcase) if file]
-        for file in beside:
-            _read_hashed(Path(path), file)
+        _check_beside(Path(path), record)
     except WorkError:
         return False
     return record.key == key and record.per_image is not None
+
+
+def check_files(record: Record, results: Path) -> None:
+    """Raise WorkError when a file beside the record is missing, or not the one it names."""
+    path = record.path(results)
+    _check_beside(path, record)
+    for added in (record.added or {}).values():
+        _read_hashed(path, added["per_image"])
+
+
+def _check_beside(path: Path, record: Record) -> None:
+    for file in (record.per_image, record.showcase):
+        if file:
+            _read_hashed(path, file)
 
 
 def load_showcase(record: Record, results: Path) -> dict[str, np.ndarray] | None:

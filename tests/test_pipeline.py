@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -229,8 +230,14 @@ def test_few_pictures_are_in_the_key_of_what_is_trained_on_them():
     assert "images_per_class" not in config("casm")["fit"]
     assert config("grad", images_per_class=10) == config("grad")
     few = Bench(Request(settings={"recipe": {"images_per_class": 3}}), 1)
-    assert len(set(few.pictures_to_fit.names)) == 3 * len(few.evaluated.classes)
-    assert few.splits.train is not few.pictures_to_fit  # the classifier learns from all
+    train, classes = few.splits.train, len(few.evaluated.classes)
+    boxes = [b if i % 3 else b[:0] for i, b in enumerate(train.boxes)]
+    few.splits = dataclasses.replace(few.splits, train=dataclasses.replace(train, boxes=boxes))
+    for method, boxed in (("casm", False), ("vgg-loc", True)):
+        pictures = few.pictures_to_fit(registry.get(method).facts)
+        assert len(set(pictures.names)) == 3 * classes
+        assert all(map(len, pictures.boxes)) == boxed
+    assert few.splits.train.names == train.names  # the classifier learns from all
 
 
 def test_classes_seen_in_training_are_scored_apart():

@@ -105,6 +105,13 @@ def load_shapes(
     return Splits(train=sets["train"], held_out=sets["held-out"], evaluated=sets["evaluated"])
 
 
+def evaluated_digest(
+    seed: int, *, train: int = 0, held_out: int = 0, evaluated: int = 1000, **drawing: object
+) -> str:
+    """Hash of the evaluated pictures that `load_shapes` gives for the same options."""
+    return _split(seed, "evaluated", evaluated, Drawing(**drawing)).digest()
+
+
 def _split(seed: int, split: str, count: int, drawing: Drawing) -> ShapesDataset:
     keys = [(seed, _SPLITS.index(split), i) for i in range(count)]
     return ShapesDataset(

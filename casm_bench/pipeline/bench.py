@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .. import processes, training
-from ..api import BoxMethod, SaliencyMethod
+from ..api import BoxMethod, Facts, SaliencyMethod
 from ..backbones.arithmetic import Arithmetic
 from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
@@ -26,14 +26,13 @@ from ..errors import UsageError
 from ..files import sha256_of, short_hash
 from ..protocols import ALWAYS_REPORTED, Protocol, get_protocol
 from ..recipes import Recipe, get_recipe
-from ..records import Record, is_complete, load_record, record_key, record_path
+from ..records import MEASUREMENT, Record, is_complete, load_record, record_key, record_path
 from .imported import Imported
 from .measurement import Measurement
 from .request import Request
 from .tuning import describe, tuning_pictures
 
 FRAME_WITHOUT_CLASSIFIER = 224  # side in pixels, for data without pictures
-MEASUREMENT = 1  # raise it when a change to the code changes results: old records are then redone
 
 
 class Bench:
@@ -261,6 +260,7 @@ class Bench:
             _ = self.train_digest  # says what is missing where there are no training pictures
         if fits_here and facts.boxes == "training":
             self._check_training_boxes(facts.name)
+        self.check_architecture(cls)
         if trained_here or issubclass(cls, BoxMethod):
             return
         shown = [self.splits.train] if fits_here else []
@@ -272,6 +272,27 @@ class Bench:
                     f"{dataset.name!r}, which has {len(dataset.classes)}; {self.recipe.classifier} "
                     f"with weights {self.recipe.weights!r} knows {self.classes}."
                 )
+
+    def check_architecture(self, cls: type[SaliencyMethod]) -> None:
+        """Raise UsageError if this method cannot work with the classifier, before it has weights,
+        or lacks a package."""
+        if cls.check is SaliencyMethod.check:
+            return
+        name = cls.facts.name
+        try:
+            self.make(cls, self._untrained_classifier).check()
+        except UsageError as error:
+            raise UsageError(f"Method {name!r}: {error}") from None
+
+    @cached_property
+    def _untrained_classifier(self) -> Classifier:
+        """The classifier's architecture, with random weights."""
+        recipe, classes = self.recipe, len(self.evaluated.classes)
+        with torch.random.fork_rng():
+            classifier = build_classifier(
+                recipe.classifier, classes, recipe.input_size, recipe.classifier_options
+            )
+        return classifier.eval().requires_grad_(False)
 
     def _check_training_boxes(self, method: str) -> None:
         train = self.splits.train
@@ -341,11 +362,16 @@ class Bench:
             **self._arithmetic_config,
         }
 
-    @cached_property
-    def pictures_to_fit(self) -> Dataset:
-        """The training pictures of methods; the classifier's are never fewer than all."""
+    def pictures_to_fit(self, facts: Facts) -> Dataset:
+        """The training pictures of a method; the classifier's are never fewer than all.
+
+        Where they are to be few, a supervised method's are drawn from those that have boxes.
+        """
         few, train = self.recipe.images_per_class, self.splits.train
-        return train if few is None else few_per_class(train, few, self.seed)
+        if few is None:
+            return train
+        shown = train.only_boxed() if facts.boxes == "training" else train
+        return few_per_class(shown, few, self.seed)
 
     @property
     def _few_pictures_config(self) -> dict[str, object]:

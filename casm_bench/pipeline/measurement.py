@@ -154,7 +154,7 @@ class Measurement:
     def _train_and_keep(self, path: Path) -> None:
         bench, recipe = self.bench, self.bench.recipe
         batches = training.batches_for(self.facts)(
-            bench.pictures_to_fit,
+            bench.pictures_to_fit(self.facts),
             self.method.classifier,
             recipe.batch_size,
             bench.seed,

@@ -66,7 +66,7 @@ def draw_all(
         for setting, of_methods in by_setting.items():
             here = [m for m in usual if m.setting == setting]
             if figure := draw(here, [same for _, same in of_methods], results):
-                caption = f"{CAPTIONS[family]} {setting}."
+                caption = f"{setting}. {CAPTIONS[family]}"
                 drawn[f"{family}-{setting.slug}"] = Drawn(figure, caption)
     if training := training_figure(records, found):
         drawn["training"] = Drawn(training, CAPTIONS["training"])

@@ -16,9 +16,12 @@ from .compare import (
 )
 from .drawing import drawn_alike, render
 from .gallery import PER_SETTING, Drawn, draw_all
+from .long_csv import to_csv
 from .measured import in_paper_order, measurements, verdicts
+from .measures import metric_tables
 from .pdf import to_pdf
 from .published import LEDGER, read_published, table1_rows
+from .sound import LISTED, DigestOf, check_records, list_of
 from .sweep import (
     NAMES,
     equal_area_table,
@@ -30,7 +33,6 @@ from .table import (
     Table,
     comparison_table,
     make_tables,
-    to_csv,
     to_latex,
     to_markdown,
     verdict_table,
@@ -47,15 +49,25 @@ OURS = (  # stems of what may lie in the folder, and goes when records no longer
 KINDS = ("pdf", "png", "md", "csv", "tex")
 
 
-def write_paper(results: Path, paper: Path) -> list[Path]:
+def write_paper(
+    results: Path,
+    paper: Path,
+    *,
+    drop_missing: bool = False,
+    digest_of: DigestOf | None = None,
+) -> list[Path]:
     """Regenerate `<paper>/generated` and the PDF from the records; train and measure nothing.
 
     Returns the files that belong there now. Files whose content has not changed are not touched;
     a figure or table for which records no longer suffice is removed rather than left to mislead.
-    Raises WorkError when there is no record, when one was edited, or when writing fails.
+    `drop_missing`: do without records that the last paper was made from and that are gone.
+    `digest_of`: hash of the data that a record was measured on, as they are now, or None.
+    Raises WorkError when there is no record, when one is missing, stale or was edited, or when
+    writing fails; then nothing is written.
     """
-    content, pdf = _contents(Path(results))
-    folder = Path(paper) / GENERATED
+    results, folder = Path(results), Path(paper) / GENERATED
+    records = _sound_records(results, folder / LISTED if not drop_missing else Path(), digest_of)
+    content, pdf = _contents(records, results)
     for path in {path for stem in OURS for path in folder.glob(f"{stem}.*")}:
         if path.name not in content and path.suffix.lstrip(".") in KINDS:
             path.unlink()
@@ -65,14 +77,19 @@ def write_paper(results: Path, paper: Path) -> list[Path]:
     return [*(folder / name for name in content), Path(paper) / PDF]
 
 
-def _contents(results: Path) -> tuple[dict[str, bytes], bytes]:
-    """Generated files by name, and the PDF."""
+def _sound_records(results: Path, listed: Path, digest_of: DigestOf | None) -> list[Record]:
     records = load_records(results)
     if not records:
         raise WorkError(
             f"There are no records in {results}: measure something first, for instance with "
             "`python -m casm_bench run`, or name the folder that holds the records."
         )
+    check_records(records, results, listed, digest_of)
+    return records
+
+
+def _contents(records: Sequence[Record], results: Path) -> tuple[dict[str, bytes], bytes]:
+    """Generated files by name, and the PDF."""
     ledger = read_published(results)
     rows = table1_rows(ledger)
     if not rows:
@@ -83,6 +100,10 @@ def _contents(results: Path) -> tuple[dict[str, bytes], bytes]:
     kept = [record for record in records if not record.variant or id(record) not in swept]
     tables = {"table1": make_tables(kept, rows)}
     texts = {"table1.tex": to_latex(tables["table1"]), "table1.csv": to_csv(records, rows)}
+    texts[LISTED] = list_of(records, results)
+    if metrics := metric_tables(kept):
+        tables["table2"] = metrics
+        texts["table2.tex"] = to_latex(metrics)
     if judged := verdicts(kept, ledger):
         tables["verdicts"] = [verdict_table(judged)]
         texts["verdicts.csv"] = verdicts_csv([verdict_line(*found) for found in judged])

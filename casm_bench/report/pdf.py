@@ -23,7 +23,7 @@ from ..errors import WorkError
 from ..protocols import PROTOCOLS
 from ..records import Record
 from .drawing import FONT
-from .measured import is_control, runs
+from .measured import Setting, is_control, runs
 from .table import Table, by_group
 
 TEMPLATE = "paper.typ"
@@ -43,7 +43,7 @@ def to_pdf(
         "sections": {name: _tables(found) for name, found in sections.items()},
         "figures": [{"file": f"{name}.pdf", "caption": c} for name, (_, c) in figures.items()],
         "font": FONT,
-        "runs": [_run(str(setting), same) for setting, same in runs(records)],
+        "runs": [_run(str(setting), same) for setting, same in sorted(runs(records), key=_setting)],
         "protocols": [_protocol(name) for name in _protocols(records)],
         "deviations": _deviations(records),
         "environments": _environments(records),
@@ -72,6 +72,10 @@ def _tables(found: Sequence[Table]) -> list[dict[str, Any]]:
     return [asdict(part) | {"group": group} for t in found for group, part in by_group(t)]
 
 
+def _setting(run: tuple[Setting, Sequence[Record]]) -> Setting:
+    return run[0]
+
+
 def _run(setting: str, same: Sequence[Record]) -> dict[str, Any]:
     last = same[-1]
     return {
@@ -80,7 +84,7 @@ def _run(setting: str, same: Sequence[Record]) -> dict[str, Any]:
         "variant": last.variant,
         "control": is_control(last),
         "seeds": ", ".join(str(record.seed) for record in same),
-        "images": max(result["n_images"] for result in last.protocols.values()),
+        "images": f"{max(result['n_images'] for result in last.protocols.values()):,}",
     }
 
 

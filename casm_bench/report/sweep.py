@@ -22,7 +22,8 @@ from ..records import Record
 from ..statistics import Estimate
 from .drawing import TEXT_WIDTH, look, tidy
 from .measured import describe_classifier, flat_settings, group_by, measurements
-from .table import PER_SEED, Column, Spread, Table, error_cell, measures, spread_cell
+from .measures import Spread, measures, spread_cell
+from .table import PER_SEED, Column, Table, error_cell
 
 PICTURES = "fit.images_per_class"
 SWEEPABLE = ("data_options.", "hyperparameters.", PICTURES)

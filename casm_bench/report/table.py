@@ -1,18 +1,15 @@
-"""Table 1: what the paper printed beside what was measured, as LaTeX, Markdown and long CSV."""
+"""Table 1: what the paper printed beside what was measured; tables as LaTeX and as Markdown."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 from ..protocols import column_title, in_order
 from ..records import Record
-from ..statistics import Estimate, combined_interval, wilson
-from .measured import CONTROL, Measurement, Setting, group_by, measurements, own_images, runs
+from ..statistics import Estimate
+from .measured import CONTROL, Measurement, Setting, group_by, measurements, runs
 from .published import Published, find_row
 from .verdicts import CAPTION, MARGIN, Verdict, verdict_line
 
@@ -20,10 +17,6 @@ DASH = "–"
 PER_SEED = "images × seeds"
 VERDICT = "verdict"
 ELSEWHERE = "†"  # marks published figures that the paper took over from other works
-RATES = {  # of the run's own measures, in percent of the images
-    *("clean_accuracy", "masked_in_accuracy", "masked_out_accuracy"),
-    "masked_out_accuracy_mean_fill",
-}
 NO_BETTER = "‡"  # marks errors that are not clearly below the best control's
 NO_BETTER_MEANS = (
     f"{NO_BETTER}: the interval reaches the error of the best control that sees no true box."
@@ -62,7 +55,7 @@ class Line:
 
 
 def make_tables(records: Sequence[Record], rows: Mapping[str, Published]) -> list[Table]:
-    """Table 1, then what does not belong into it: sources, subsets and variants, other measures.
+    """Table 1, then what does not belong into it: sources, subsets and variants, other rules.
 
     `rows` are the published rows of Table 1, in the paper's order.
     """
@@ -83,7 +76,7 @@ def make_tables(records: Sequence[Record], rows: Mapping[str, Published]) -> lis
     usual = [m for m in whole if not m.renamed]
     if others := [m for m in found if m.renamed and not m.source]:
         listings.append(_policy_table(others))
-    return [main_table(usual, rows), *listings, *_measure_tables(records)]
+    return [main_table(usual, rows), *listings]
 
 
 # --- Table 1 ----------------------------------------------------------------------------------
@@ -292,95 +285,6 @@ def _policy_table(found: Sequence[Measurement]) -> Table:
     return Table("policies", caption, [Column(title) for title in titles], rows)
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Mean of a measure over seeds, and its range."""
-
-    value: float
-    lowest: float
-    highest: float
-    interval: tuple[float, float] | None = None  # 95 %, over images; None where there is none
-
-
-def measures(records: Sequence[Record]) -> dict[str, Spread]:
-    """Everything but LE that the records of one method hold: F1, metrics and cost, over seeds."""
-    names = dict.fromkeys(name for record in records for name in _all_measures(record))
-    found = {name: _spread(name, records) for name in names}
-    return {name: spread for name, spread in found.items() if spread}
-
-
-def _spread(name: str, records: Sequence[Record]) -> Spread | None:
-    having = [record for record in records if _all_measures(record).get(name) is not None]
-    if not having:
-        return None
-    values = [_all_measures(record)[name] for record in having]
-    intervals = [_intervals(record).get(name) for record in having]
-    interval = None
-    if all(intervals):
-        interval = combined_interval(values, intervals, same_images=not own_images(having))
-    return Spread(fmean(values), min(values), max(values), interval)
-
-
-def _intervals(record: Record) -> dict[str, tuple[float, float]]:
-    """Intervals over images of what a record holds beside LE."""
-    found = {}
-    for name, result in record.protocols.items():
-        if "f1_interval" in result:
-            found[_f1_name(name)] = tuple(result["f1_interval"][:2])
-    images = next(iter(record.protocols.values()))["n_images"]
-    for name in RATES & record.metrics.keys():
-        low, high = wilson(record.metrics[name] / 100 * images, images)
-        found[name] = (100 * low, 100 * high)
-    for added in (record.added or {}).values():
-        found |= {name: (low, high) for name, (low, high, _) in added["intervals"].items()}
-    return found
-
-
-def _all_measures(record: Record) -> dict[str, float | None]:
-    f1 = {_f1_name(name): result["f1"] for name, result in record.protocols.items()}
-    return f1 | record.metrics | record.cost
-
-
-def _f1_name(protocol: str) -> str:
-    return f"f1 ({protocol}, %)"
-
-
-def _measure_tables(records: Sequence[Record]) -> list[Table]:
-    plain = [run for run in runs(records) if not run[1][0].variant]
-    return [
-        _measure_table(setting, [same for _, same in of_setting])
-        for setting, of_setting in sorted(group_by(plain, lambda run: run[0]).items())
-    ]
-
-
-def _measure_table(setting: Setting, methods: Sequence[Sequence[Record]]) -> Table:
-    found = {same[0].title: measures(same) for same in methods}
-    names = dict.fromkeys(name for of_method in found.values() for name in of_method)
-    return Table(
-        label=f"measures-{'-'.join((setting.data, setting.recipe))}",
-        caption=f"Other measures, {setting}: mean over seeds, 95 % interval over images (Wilson "
-        "for rates, BCa bootstrap otherwise, combined over seeds) and range over seeds.",
-        columns=[Column("measure"), *map(Column, found)],
-        rows=[
-            [(name.replace("_", " "),), *(spread_cell(found[title].get(name)) for title in found)]
-            for name in names
-        ],
-    )
-
-
-def spread_cell(spread: Spread | None, digits: str = ".4g") -> Cell:
-    """Mean, interval and range over seeds, a dash for what was not measured."""
-    if spread is None:
-        return EMPTY
-    lines = [f"{spread.value:{digits}}"]
-    if spread.interval:
-        low, high = spread.interval
-        lines.append(f"[{low:{digits}}, {high:{digits}}]")
-    if spread.lowest != spread.highest:
-        lines.append(f"{spread.lowest:{digits}} to {spread.highest:{digits}}")
-    return tuple(lines)
-
-
 def verdict_table(found: Sequence[tuple[Record, Verdict]]) -> Table:
     """Every measured row beside every published figure of the same method."""
     lines = [verdict_line(record, verdict) for record, verdict in found]
@@ -519,85 +423,6 @@ def _latex_cell(cell: Cell) -> str:
     if not rest:
         return first
     return rf"\shortstack[r]{{{first}" + "".join(rf"\\{{\tiny {line}}}" for line in rest) + "}"
-
-
-CSV_COLUMNS = (
-    *("kind", "data", "recipe", "classifier", "method", "title", "variant", "change"),
-    *("images_from", "protocol", "metric", "value", "low", "high", "lowest_seed", "highest_seed"),
-    *("images", "seeds", "policy", "tuned_on", "published"),
-)
-
-
-def to_csv(records: Sequence[Record], rows: Mapping[str, Published]) -> str:
-    """Long format: a line per number, published and measured, with what is needed to read it."""
-    lines = [_published_line(name, row) for name, row in rows.items()]
-    lines += [_error_line(m) for m in measurements(records, rows)]
-    for setting, same in runs(records):
-        lines += _measure_lines(setting, same)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
-
-
-def _published_line(name: str, row: Published) -> dict[str, object]:
-    return {
-        "kind": "published",
-        "method": name,
-        "title": row.title,
-        "protocol": row.protocol,
-        "metric": row.metric,
-        "value": row.value,
-        "images": row.images or "",
-        "published": row.value,
-    }
-
-
-def _error_line(found: Measurement) -> dict[str, object]:
-    error = found.error
-    return {
-        "kind": "measured",
-        **vars(found.setting),
-        "method": found.method,
-        "title": found.title,
-        "variant": found.variant,
-        "change": found.change,
-        "images_from": found.source,
-        "protocol": found.protocol,
-        "metric": "localization_error",
-        "value": f"{error.value:.4f}",
-        "low": f"{error.low:.4f}",
-        "high": f"{error.high:.4f}",
-        "lowest_seed": f"{error.lowest:.4f}",
-        "highest_seed": f"{error.highest:.4f}",
-        "images": error.n_images,
-        "seeds": " ".join(map(str, found.seeds)),
-        "policy": found.policy,
-        "tuned_on": found.tuned_on,
-        "published": found.row.value if found.row else "",
-    }
-
-
-def _measure_lines(setting: Setting, records: Sequence[Record]) -> list[dict[str, object]]:
-    common = {
-        "kind": "measured",
-        **vars(setting),
-        "method": records[0].method,
-        "title": records[0].title,
-        "variant": records[0].variant,
-        "seeds": " ".join(str(record.seed) for record in records),
-    }
-    return [
-        common
-        | {
-            "metric": name,
-            "value": f"{spread.value:.6g}",
-            "lowest_seed": f"{spread.lowest:.6g}",
-            "highest_seed": f"{spread.highest:.6g}",
-        }
-        for name, spread in measures(records).items()
-    ]
 
 
 # --- after a run ------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from casm_bench.data.catalog import digest_now, load_splits
 from casm_bench.data.shapes import PARTS, Drawing, draw, load_shapes
 from casm_bench.errors import UsageError
 
@@ -152,3 +153,12 @@ def test_pictures_survive_pickling_and_callers(evaluated):
 def test_bad_knobs_are_named(options, message):
     with pytest.raises(UsageError, match=message):
         load_shapes(**options)
+
+
+def test_the_digest_alone_is_that_of_the_pictures():
+    options = {"train": 3, "held_out": 2, "evaluated": 4, "size": 32, "stripes": 0.02}
+    splits = load_splits("shapes", None, seed=5, **options)
+    assert digest_now("shapes", 5, options) == splits.evaluated.digest()
+    assert digest_now("shapes", 6, options) != splits.evaluated.digest()
+    assert digest_now("imagenet", 5, {}) is None
+    assert digest_now("unheard-of", 5, {}) is None

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import pytest
 
+from casm_bench.report.long_csv import CSV_COLUMNS, to_csv
 from casm_bench.report.measured import measurements
+from casm_bench.report.measures import metric_tables
 from casm_bench.report.table import (
-    CSV_COLUMNS,
     Column,
     Table,
     final_table,
     main_table,
     make_tables,
-    to_csv,
     to_latex,
     to_markdown,
 )
@@ -156,13 +156,30 @@ def test_sources_are_listed_apart(a_record, rows):
     assert first_lines(sources.rows[0])[1:] == ["web", "CASM", "20.0", "40 × 1"]
 
 
-def test_other_measures_are_means_over_seeds_with_their_range(a_record, rows):
+def test_every_measure_is_a_mean_over_seeds_with_their_range(a_record):
     records = [a_record("casm", seed=seed) for seed in (0, 1)] + [a_record("full", metrics={})]
-    measures = make_tables(records, rows)[-1]
+    (measures,) = metric_tables(records)
     assert [column.title for column in measures.columns] == ["measure", "CASM", "Whole frame"]
     lines = {row[0][0]: row[1:] for row in measures.rows}
     assert lines["evidence recall"] == [("0.375", "0.25 to 0.5"), ("–",)]
     assert lines["fit seconds"] == [("1.5",), ("1.5",)]
+    assert lines["LE (warp, %)"] == [("40", "[33.46, 46.92]"), ("40", "[30.94, 49.8]")]
+
+
+def test_intervals_of_added_metrics_stand_below_a_single_seed(a_record):
+    added = {"pointing": {"intervals": {"pointing_game": [40.0, 60.0, "wilson"]}}}
+    record = a_record(metrics={"pointing_game": 50.0}, added=added)
+    (table,) = metric_tables([record])
+    cells = {row[0][0]: row[1] for row in table.rows}
+    assert cells["pointing game"] == ("50", "[40, 60]")
+
+
+def test_many_methods_are_parted_into_tables_of_one_caption(a_record):
+    records = [replace(a_record("grad"), method=f"m{i}", title=f"M{i}") for i in range(10)]
+    tables = metric_tables(records)
+    assert [table.label for table in tables] == ["table2-madeup-quick-1", "table2-madeup-quick-2"]
+    assert [len(table.columns) for table in tables] == [6, 6]
+    assert len({table.caption for table in tables}) == 1
 
 
 # --- formats ----------------------------------------------------------------------------------
@@ -282,7 +299,7 @@ def test_marks_stand_in_every_table_of_errors(a_record, rows):
     assert "‡" not in printed["Whole frame"]
 
 
-def test_other_measures_carry_intervals(a_record, rows):
+def test_measures_over_seeds_carry_intervals(a_record):
     """One seed: the record's own. Several with images of their own: distances add as errors."""
 
     def made(seed):
@@ -293,7 +310,7 @@ def test_other_measures_carry_intervals(a_record, rows):
         return replace(record, protocols={"casm": result}, added=added, metrics=metrics)
 
     def cells(records):
-        table = next(t for t in make_tables(records, rows) if t.label.startswith("measures"))
+        (table,) = metric_tables(records)
         assert "95 % interval over images" in table.caption
         return {row[0][0]: row[1] for row in table.rows}
 
