@@ -36,7 +36,7 @@ class Run:
     root: str | None = None
     """File or folder that holds the data set."""
     train_data: str | None = None
-    """Data set to train on, if it is another one."""
+    """Data set to train on, if it is another one than the recipe's or the evaluated one."""
     train_root: str | None = None
     """File or folder that holds the training data set."""
     recipe: str = "quick"
