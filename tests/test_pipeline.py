@@ -15,6 +15,7 @@ import pytest
 from casm_bench import registry
 from casm_bench.cache import MapCache
 from casm_bench.cli import main
+from casm_bench.errors import UsageError
 from casm_bench.methods._algorithm1 import Game
 from casm_bench.methods.masking_model import MaskPhase
 from casm_bench.pipeline import Bench, Request
@@ -101,6 +102,13 @@ def test_records_name_no_place_on_this_machine(finished):
     assert str(Path(__file__).resolve().parents[1]) not in text
 
 
+def test_training_pictures_that_the_recipe_names_must_be_found(tmp_path):
+    bench = Bench(Request(recipe="imagenette", out=tmp_path), 0)
+    assert bench.request.trained_on == "imagenette-pack"
+    with pytest.raises(UsageError, match="'imagenette' trains on 'imagenette-pack'.*--train-root"):
+        _ = bench.train_digest
+
+
 def test_a_second_run_takes_what_is_there(finished, monkeypatch, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.glob("*/*/*")}
     monkeypatch.setattr(Game, "step", None)  # would fail if anything trained
@@ -179,6 +187,8 @@ def test_two_seeds_draw_two_data_sets(tmp_path):
 def test_what_differs_from_the_recipe_names_the_variant():
     assert Request().variant == ""
     assert Request(limit=7).variant == "n7"
+    assert Request(recipe="imagenette", train_data="imagenette-pack").variant == ""
+    assert Request(recipe="imagenette", train_data="imagenet").variant != ""
     changed = Request(settings={"casm": {"lambda_r": 5}}).variant
     assert len(changed) == 8
     assert Request(settings={"casm": {"lambda_r": 6}}).variant != changed

@@ -54,9 +54,11 @@ class Bench:
     def splits(self) -> Splits:
         request = self.request
         splits = self._load(request.data, request.root)
-        if request.train_data:
-            other = self._load(request.train_data, request.train_root)
-            splits = replace(splits, train=other.train, held_out=other.held_out)
+        if request.train_data or request.train_root:
+            other = self._load(request.trained_on, request.train_root)
+            return replace(splits, train=other.train, held_out=other.held_out)
+        if request.trained_on != request.data:  # methods that are not trained can do without
+            return replace(splits, train=None, held_out=None)
         return splits
 
     def _load(self, name: str, root: str | None) -> Splits:
@@ -106,8 +108,12 @@ class Bench:
     @cached_property
     def train_digest(self) -> str:
         if self.splits.train is None:
+            recipe, usual = self.recipe.name, self.recipe.train_data
             raise UsageError(
-                f"Data set {self.request.data!r} has no training pictures. Name some: "
+                f"Recipe {recipe!r} trains on {usual!r}: say where it lies, --train-root PATH, or "
+                "name other training pictures, --train-data NAME --train-root PATH."
+                if usual
+                else f"Data set {self.request.data!r} has no training pictures. Name some: "
                 "--train-data NAME --train-root PATH; or take a method that is not trained."
             )
         return self.splits.train.digest()
@@ -353,7 +359,7 @@ class Bench:
     def _fit_config(self, cls: type[SaliencyMethod]) -> dict[str, object]:
         recipe = self.recipe
         return {
-            "train_data": self.request.train_data or self.request.data,
+            "train_data": self.request.trained_on,
             "train_digest": self.train_digest,
             "batch_size": recipe.batch_size,
             "augment": recipe.augment,

@@ -317,20 +317,29 @@ class Measurement:
         return scores, skipped
 
     def _boxes_in(self, frame: str) -> tuple[np.ndarray, dict[str, str]]:
-        """Boxes in pixels of the frame, however large the method wants to see it."""
-        side = self.method.frame_side or self.size
         boxes_N4 = np.zeros((len(self.dataset), 4), dtype=np.int64)
         skipped: dict[str, str] = {}
         with progress(len(self.dataset), "images", f"{self.facts.name}, boxes") as bar:
-            for batch in self._batches(frame, side=side):
-                truth = self._truth(batch, frame, side) if self.facts.boxes == "test" else None
-                images = self._on_device(batch)
-                with blamed(self.facts, "boxes"):
-                    predicted_B4 = self.method.boxes(*images, truth).cpu().numpy()
-                boxes_N4[batch.indices_B] = resized_boxes(predicted_B4, side, self.size)
+            for batch in self._batches(frame, side=self.method.frame_side):
+                boxes_N4[batch.indices_B] = self._boxes_of(batch, frame)
                 skipped |= dict(batch.skipped)
                 bar.update(len(batch.indices_B))
         return boxes_N4, skipped
+
+    def _boxes_of(self, batch: FrameBatch, frame: str) -> np.ndarray:
+        """Boxes in pixels of the frame, however large the method wants to see it."""
+        side = self.method.frame_side or self.size
+        truth = self._truth(batch, frame, side) if self.facts.boxes == "test" else None
+        images_BCHW, labels_B = self._on_device(batch)
+        with blamed(self.facts, "boxes"):
+            boxes_B4 = self.method.boxes(images_BCHW, labels_B, truth).detach().cpu().numpy()
+        if boxes_B4.shape != (len(labels_B), 4) or not np.isfinite(boxes_B4).all():
+            raise WorkError(
+                f"Method {self.facts.name!r} ({self.facts.source_file}) gave boxes of shape "
+                f"{boxes_B4.shape} for {len(labels_B)} images; boxes() must return B×4 finite "
+                "numbers."
+            )
+        return resized_boxes(boxes_B4, side, self.size)
 
     def _truth(self, batch: FrameBatch, frame: str, side: int) -> list[Tensor]:
         data = self.dataset
