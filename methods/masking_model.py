@@ -96,6 +96,10 @@ class MaskingModel(SaliencyMethod):
             self.network = unet.SelectiveUNet(self.classifier.feature_channels, classes, self.width)
         self.network.to(self.classifier.mean.device, memory_format=torch.channels_last)
 
+    def check(self) -> None:
+        """Raises UsageError for a classifier without the feature maps that the U-Net reads."""
+        _ = self.classifier.feature_channels
+
     def fit(self, train_batches: TrainBatches) -> None:
         train_batches = replace(train_batches, least_area=self.least_area)
         selecting, masking = SelectorPhase(self, train_batches), MaskPhase(self, train_batches)

@@ -96,7 +96,7 @@ PACK = ["--data", "ilsvrc-pack", "--no-controls", "--methods", "full", "--root"]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "--methods", "csam"], "Did you mean 'casm'"),
+        (["run", "--methods", "casmm"], "Did you mean 'casm'"),
         (["run", "--methods"], "names no method"),
         (["run", "--methods", "none.py:X"], "none.py does not exist"),
         (["run", "--data", "shape"], "Did you mean 'shapes'"),

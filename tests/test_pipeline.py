@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from casm_bench import registry
 from casm_bench.cache import MapCache
 from casm_bench.cli import main
+from casm_bench.errors import UsageError
 from casm_bench.methods._algorithm1 import Game
 from casm_bench.methods.masking_model import MaskPhase
 from casm_bench.pipeline import Bench, Request
@@ -100,6 +102,13 @@ def test_records_name_no_place_on_this_machine(finished):
     assert str(Path(__file__).resolve().parents[1]) not in text
 
 
+def test_training_pictures_that_the_recipe_names_must_be_found(tmp_path):
+    bench = Bench(Request(recipe="imagenette", out=tmp_path), 0)
+    assert bench.request.trained_on == "imagenette-pack"
+    with pytest.raises(UsageError, match="'imagenette' trains on 'imagenette-pack'.*--train-root"):
+        _ = bench.train_digest
+
+
 def test_a_second_run_takes_what_is_there(finished, monkeypatch, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.glob("*/*/*")}
     monkeypatch.setattr(Game, "step", None)  # would fail if anything trained
@@ -178,6 +187,8 @@ def test_two_seeds_draw_two_data_sets(tmp_path):
 def test_what_differs_from_the_recipe_names_the_variant():
     assert Request().variant == ""
     assert Request(limit=7).variant == "n7"
+    assert Request(recipe="imagenette", train_data="imagenette-pack").variant == ""
+    assert Request(recipe="imagenette", train_data="imagenet").variant != ""
     changed = Request(settings={"casm": {"lambda_r": 5}}).variant
     assert len(changed) == 8
     assert Request(settings={"casm": {"lambda_r": 6}}).variant != changed
@@ -229,8 +240,14 @@ def test_few_pictures_are_in_the_key_of_what_is_trained_on_them():
     assert "images_per_class" not in config("casm")["fit"]
     assert config("grad", images_per_class=10) == config("grad")
     few = Bench(Request(settings={"recipe": {"images_per_class": 3}}), 1)
-    assert len(set(few.pictures_to_fit.names)) == 3 * len(few.evaluated.classes)
-    assert few.splits.train is not few.pictures_to_fit  # the classifier learns from all
+    train, classes = few.splits.train, len(few.evaluated.classes)
+    boxes = [b if i % 3 else b[:0] for i, b in enumerate(train.boxes)]
+    few.splits = dataclasses.replace(few.splits, train=dataclasses.replace(train, boxes=boxes))
+    for method, boxed in (("casm", False), ("vgg-loc", True)):
+        pictures = few.pictures_to_fit(registry.get(method).facts)
+        assert len(set(pictures.names)) == 3 * classes
+        assert all(map(len, pictures.boxes)) == boxed
+    assert few.splits.train.names == train.names  # the classifier learns from all
 
 
 def test_classes_seen_in_training_are_scored_apart():

@@ -1,9 +1,12 @@
-"""Classifier f: a timm network that gives logits and five feature maps in one forward pass.
+"""Classifier f: a timm network that gives logits and feature maps in one forward pass.
 
-Shapes: B images, C channels, H rows, W columns, K classes.
+Shapes: B images, C channels, H rows, W columns, K classes; h×w a feature map's own grid; N tokens
+of a transformer, the patches after `prefix` others (class, distillation, registers).
 """
 
 from __future__ import annotations
+
+from functools import cached_property
 
 import timm
 import torch
@@ -16,14 +19,16 @@ TAP_STRIDES = (4, 4, 8, 16, 32)
 
 
 class Classifier(nn.Module):
-    """A timm CNN with its own input size, mean and standard deviation.
+    """A timm network with its own input size, mean and standard deviation.
 
-    The five taps are those of the CASM paper's ResNet-50 (official archs.py): feature 0 after the
-    stem's max-pool, features 1-4 after the stages with strides 4, 8, 16 and 32. Families without
-    a max-pool in the stem get the equivalent with stride 4: their stride-2 feature, max-pooled
-    the same way; and families that start with stride 4 (ConvNeXt) give their first stage twice.
+    The five taps of `with_features` are those of the CASM paper's ResNet-50 (official archs.py):
+    feature 0 after the stem's max-pool, features 1-4 after the stages with strides 4, 8, 16 and
+    32. Families without a max-pool in the stem get the equivalent with stride 4: their stride-2
+    feature, max-pooled the same way; and families that start with stride 4 (ConvNeXt) give their
+    first stage twice.
 
-    Raises UsageError if the network does not offer feature maps at these strides.
+    Asked for features that the network does not have, it raises UsageError: vision transformers,
+    for one, have no taps, but a last feature map.
     """
 
     def __init__(
@@ -40,9 +45,16 @@ class Classifier(nn.Module):
         self.input_size = input_size
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-        self.tap_indices = _tap_indices(model, name)
-        channels = {i: int(info["num_chs"]) for i, info in enumerate(_feature_info(model))}
-        self.feature_channels = tuple(channels[i] for i in self.tap_indices)
+
+    @cached_property
+    def tap_indices(self) -> tuple[int, ...]:
+        return _tap_indices(self.model, self.name)
+
+    @cached_property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Channels of the five taps; UsageError where the network has no such feature maps."""
+        channels = [int(info["num_chs"]) for info in _feature_info(self.model)]
+        return tuple(channels[i] for i in self.tap_indices)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
         """Logits_BK of normalised images."""
@@ -58,6 +70,59 @@ class Classifier(nn.Module):
         if features[0].shape[-1] > features[1].shape[-1]:
             features[0] = F.max_pool2d(features[0], 3, stride=2, padding=1)
         return self.model.forward_head(final_BCHW), features
+
+    def with_last_features(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits_BK and the last feature map features_BChw, of normalised images.
+
+        Gradients are on, and the features are a leaf: the gradient of a logit by them passes
+        through the network's end and nothing else. In a CNN they are what its head pools; in a
+        vision transformer the patches where they enter the last block's attention, normed, as
+        behind it only the class token may matter.
+        Raises UsageError for a network that has no such map.
+        """
+        with torch.enable_grad():
+            if is_vision_transformer(self.model):
+                return self._with_last_tokens(images_BCHW)
+            return self._with_last_map(images_BCHW)
+
+    def _with_last_map(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            final = self.model.forward_features(images_BCHW)
+        if final.ndim != 4:
+            raise UsageError(
+                f"Classifier {self.name!r} has no last feature map: it is neither a CNN nor a "
+                "plain vision transformer. Choose, for instance, resnet50."
+            )
+        channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+        leaf_BChw = (final.permute(0, 3, 1, 2) if channels_last else final).requires_grad_()
+        again = leaf_BChw.permute(0, 2, 3, 1) if channels_last else leaf_BChw
+        return self.model.forward_head(again), leaf_BChw
+
+    def _with_last_tokens(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        prefix = self.model.num_prefix_tokens
+        rows, columns = self.token_grid(images_BCHW)
+        leaves = []
+
+        def start_anew(layer: nn.Module, inputs: object, normed_BNC: Tensor) -> Tensor:
+            patches_BNC = normed_BNC.detach()[:, prefix:]
+            leaves.append(patches_BNC.mT.unflatten(2, (rows, columns)).requires_grad_())
+            return torch.cat((normed_BNC.detach()[:, :prefix], leaves[0].flatten(2).mT), dim=1)
+
+        hook = self.model.blocks[-1].norm1.register_forward_hook(start_anew)
+        try:
+            return self.model(images_BCHW), leaves[0]
+        finally:
+            hook.remove()
+
+    def token_grid(self, images_BCHW: Tensor) -> tuple[int, int]:
+        """Rows and columns of a vision transformer's patches."""
+        return self.model.patch_embed.dynamic_feat_size(images_BCHW.shape[-2:])
+
+    def example(self) -> tuple[Tensor, Tensor]:
+        """A normalised image of noise, always the same, and a label: for trying what works."""
+        shape = (1, self.mean.shape[1], self.input_size, self.input_size)
+        noise_1CHW = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        return noise_1CHW.to(self.mean), torch.zeros(1, dtype=torch.int64, device=self.mean.device)
 
     def normalize(self, images_BCHW: Tensor) -> Tensor:
         """From uint8 pixels to what the network was trained on."""
@@ -86,7 +151,19 @@ def build_classifier(
         ) from None
     config = model.pretrained_cfg
     size = input_size or int(config["input_size"][-1])
+    set_input_size(model, size)
     return Classifier(model, name, size, tuple(config["mean"]), tuple(config["std"]))
+
+
+def is_vision_transformer(model: nn.Module) -> bool:
+    """One of timm's whose blocks pass on patches, with other tokens before them or none."""
+    return all(hasattr(model, part) for part in ("blocks", "num_prefix_tokens", "set_input_size"))
+
+
+def set_input_size(model: nn.Module, size: int) -> None:
+    """Fit a transformer, which was made for one size, to another one; a CNN takes any."""
+    if hasattr(model, "set_input_size") and size != model.pretrained_cfg["input_size"][-1]:
+        model.set_input_size(img_size=size)
 
 
 def _feature_info(model: nn.Module) -> list[dict[str, object]]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .classifier import Classifier, build_classifier
+from .classifier import Classifier, build_classifier, set_input_size
 
 log = logging.getLogger("casm_bench")
 
@@ -78,6 +78,7 @@ def _from_timm(name: str, tag: str, classes: int, input_size: int | None) -> Cla
         raise UsageError(
             f"The weights {full!r} could not be downloaded ({type(error).__name__}). {THREE_WAYS}"
         ) from None
+    set_input_size(pretrained, classifier.input_size)
     return _load(classifier, pretrained.state_dict(), full)
 
 

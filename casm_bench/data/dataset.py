@@ -77,6 +77,10 @@ class Dataset:
         """The same pictures and classes, with nothing to learn a box from."""
         return replace(self, boxes=[np.zeros((0, 4))] * len(self))
 
+    def only_boxed(self) -> Dataset:
+        """The pictures that have a box."""
+        return self.subset([i for i, boxes in enumerate(self.boxes) if len(boxes)])
+
     def digest(self) -> str:
         """SHA-256 over names, classes, sizes and boxes, and whatever `pixels_digest` says."""
         sha = hashlib.sha256()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from .. import processes, training
-from ..api import BoxMethod, SaliencyMethod
+from ..api import BoxMethod, Facts, SaliencyMethod
 from ..backbones.arithmetic import Arithmetic
 from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
@@ -54,9 +54,11 @@ class Bench:
     def splits(self) -> Splits:
         request = self.request
         splits = self._load(request.data, request.root)
-        if request.train_data:
-            other = self._load(request.train_data, request.train_root)
-            splits = replace(splits, train=other.train, held_out=other.held_out)
+        if request.train_data or request.train_root:
+            other = self._load(request.trained_on, request.train_root)
+            return replace(splits, train=other.train, held_out=other.held_out)
+        if request.trained_on != request.data:  # methods that are not trained can do without
+            return replace(splits, train=None, held_out=None)
         return splits
 
     def _load(self, name: str, root: str | None) -> Splits:
@@ -106,8 +108,12 @@ class Bench:
     @cached_property
     def train_digest(self) -> str:
         if self.splits.train is None:
+            recipe, usual = self.recipe.name, self.recipe.train_data
             raise UsageError(
-                f"Data set {self.request.data!r} has no training pictures. Name some: "
+                f"Recipe {recipe!r} trains on {usual!r}: say where it lies, --train-root PATH, or "
+                "name other training pictures, --train-data NAME --train-root PATH."
+                if usual
+                else f"Data set {self.request.data!r} has no training pictures. Name some: "
                 "--train-data NAME --train-root PATH; or take a method that is not trained."
             )
         return self.splits.train.digest()
@@ -260,6 +266,7 @@ class Bench:
             _ = self.train_digest  # says what is missing where there are no training pictures
         if fits_here and facts.boxes == "training":
             self._check_training_boxes(facts.name)
+        self.check_architecture(cls)
         if trained_here or issubclass(cls, BoxMethod):
             return
         shown = [self.splits.train] if fits_here else []
@@ -271,6 +278,27 @@ class Bench:
                     f"{dataset.name!r}, which has {len(dataset.classes)}; {self.recipe.classifier} "
                     f"with weights {self.recipe.weights!r} knows {self.classes}."
                 )
+
+    def check_architecture(self, cls: type[SaliencyMethod]) -> None:
+        """Raise UsageError if this method cannot work with the classifier, before it has weights,
+        or lacks a package."""
+        if cls.check is SaliencyMethod.check:
+            return
+        name = cls.facts.name
+        try:
+            self.make(cls, self._untrained_classifier).check()
+        except UsageError as error:
+            raise UsageError(f"Method {name!r}: {error}") from None
+
+    @cached_property
+    def _untrained_classifier(self) -> Classifier:
+        """The classifier's architecture, with random weights."""
+        recipe, classes = self.recipe, len(self.evaluated.classes)
+        with torch.random.fork_rng():
+            classifier = build_classifier(
+                recipe.classifier, classes, recipe.input_size, recipe.classifier_options
+            )
+        return classifier.eval().requires_grad_(False)
 
     def _check_training_boxes(self, method: str) -> None:
         train = self.splits.train
@@ -331,7 +359,7 @@ class Bench:
     def _fit_config(self, cls: type[SaliencyMethod]) -> dict[str, object]:
         recipe = self.recipe
         return {
-            "train_data": self.request.train_data or self.request.data,
+            "train_data": self.request.trained_on,
             "train_digest": self.train_digest,
             "batch_size": recipe.batch_size,
             "augment": recipe.augment,
@@ -340,11 +368,16 @@ class Bench:
             **self._arithmetic_config,
         }
 
-    @cached_property
-    def pictures_to_fit(self) -> Dataset:
-        """The training pictures of methods; the classifier's are never fewer than all."""
+    def pictures_to_fit(self, facts: Facts) -> Dataset:
+        """The training pictures of a method; the classifier's are never fewer than all.
+
+        Where they are to be few, a supervised method's are drawn from those that have boxes.
+        """
         few, train = self.recipe.images_per_class, self.splits.train
-        return train if few is None else few_per_class(train, few, self.seed)
+        if few is None:
+            return train
+        shown = train.only_boxed() if facts.boxes == "training" else train
+        return few_per_class(shown, few, self.seed)
 
     @property
     def _few_pictures_config(self) -> dict[str, object]:

@@ -52,6 +52,8 @@ def fitted_methods(request: Request, classes: Sequence[type[SaliencyMethod]]) ->
         if issubclass(cls, BoxMethod):
             raise UsageError(f"Method {cls.facts.name!r} makes boxes, not maps: nothing to show.")
     bench = Bench(request, request.seeds[0])
+    for cls in classes:
+        bench.check_architecture(cls)
     bench.check_classifier_is_there()
     return [Measurement(bench, cls, bench.config_of(cls), key="").fitted() for cls in classes]
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..recipes import DEFAULT_METHODS
+from ..recipes import DEFAULT_METHODS, get_recipe
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Request:
     methods: tuple[str, ...] = DEFAULT_METHODS
     data: str = "shapes"
     root: str | None = None
-    train_data: str | None = None  # trains on another data set than is evaluated
+    train_data: str | None = None  # trains on another data set than the recipe says
     train_root: str | None = None
     recipe: str = "quick"
     seeds: tuple[int, ...] = (0,)
@@ -38,11 +38,17 @@ class Request:
     settings: dict[str, dict[str, object]] = field(default_factory=dict)  # by method, data, recipe
 
     @property
+    def trained_on(self) -> str:
+        """Name of the data set that methods train on."""
+        return self.train_data or get_recipe(self.recipe).train_data or self.data
+
+    @property
     def variant(self) -> str:
         """Names what differs from the recipe: empty, or for instance `n100-1a2b3c4d`."""
         parts = [] if self.limit is None else [f"n{self.limit}"]
-        if self.settings or self.train_data:
-            changed = json.dumps([self.settings, self.train_data], sort_keys=True, default=str)
+        others = self.train_data if self.train_data != get_recipe(self.recipe).train_data else None
+        if self.settings or others:
+            changed = json.dumps([self.settings, others], sort_keys=True, default=str)
             parts.append(hashlib.sha256(changed.encode()).hexdigest()[:8])
         return "-".join(parts)
 

@@ -20,8 +20,7 @@ from ..errors import WorkError
 from ..files import write_atomically
 from ..records import Record, load_records
 from .browser import Shown, picture_files, picture_sets, set_data, shown_records
-from .curves import curve_figure, curve_names
-from .drawing import drawn_alike, render
+from .charts import charts
 from .measured import (
     Measurement,
     describe_change,
@@ -34,7 +33,10 @@ from .measured import (
 from .published import read_published, table1_rows
 
 MANIFEST = "files.txt"  # what this program wrote into the folder, and so may remove
-STATIC = ("style.css", "table.js", "browse.js")
+STATIC = (
+    *("style.css", "table.js", "browse.js", "charts.js"),
+    *("uPlot.iife.min.js", "uPlot.min.css", "uPlot-LICENSE.txt"),  # 1.6.32, as npm has it
+)
 
 
 def write_page(results: Path, out: Path, public: bool = False) -> Path:
@@ -99,16 +101,15 @@ class Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.templates.filters |= {"words": _words, "number": _number}
+        self.templates.filters |= {"words": _words, "number": _number, "short": _short}
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         folder = resources.files("casm_bench.report") / "static"
         for name in STATIC:
             yield name, (folder / name).read_bytes()
         yield "index.html", self._page("index.html", lines=[self._line(m) for m in self.found])
-        with drawn_alike():
-            for method, records in self.methods.items():
-                yield from self._method_files(method, records)
+        for method, records in self.methods.items():
+            yield self.method_links[method], self._method_page(method, records)
         for record in self.records:
             yield self.links[id(record)], self._record_page(record)
         yield from self._browser_files()
@@ -138,27 +139,24 @@ class Site:
 
     # --- methods and records --------------------------------------------------------------------
 
-    def _method_files(self, method: str, records: Sequence[Record]) -> Iterator[tuple[str, bytes]]:
-        sections = []
-        for setting, same in runs(records):
-            change = self.changes[id(same[0])]
-            section = {"setting": str(setting), "change": change, "curves": None}
-            section["records"] = [(record, self.links[id(record)]) for record in same]
-            if curve_names(same):
-                name = f"curves/{Path(self.links[id(same[0])]).stem}.svg"
-                section["curves"] = name
-                yield name, render(curve_figure(same), "svg")
-            sections.append(section)
-        yield (
-            self.method_links[method],
-            self._page(
-                "method.html",
-                "../",
-                facts=records[-1].facts,
-                title=records[-1].title,
-                sections=sections,
-                lines=[self._line(m) for m in self.found if m.method == method],
-            ),
+    def _method_page(self, method: str, records: Sequence[Record]) -> bytes:
+        sections = [
+            {
+                "setting": str(setting),
+                "change": self.changes[id(same[0])],
+                "charts": charts(same),
+                "records": [(record, self.links[id(record)]) for record in same],
+            }
+            for setting, same in runs(records)
+        ]
+        return self._page(
+            "method.html",
+            "../",
+            facts=records[-1].facts,
+            title=records[-1].title,
+            sections=sections,
+            charted=any(section["charts"] for section in sections),
+            lines=[self._line(m) for m in self.found if m.method == method],
         )
 
     def _record_page(self, record: Record) -> bytes:
@@ -216,6 +214,11 @@ def _unique(names: Iterator[str], ending: str = "-{}") -> Iterator[str]:
 
 def _words(name: object) -> str:
     return str(name).replace("_", " ")
+
+
+def _short(value: object) -> str:
+    """A value of a chart."""
+    return f"{value:.4g}" if isinstance(value, int | float) else _number(value)
 
 
 def _number(value: object) -> str:

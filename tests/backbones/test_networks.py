@@ -62,9 +62,52 @@ def test_other_families_give_five_taps_at_the_same_strides(name, images):
     torch.testing.assert_close(logits_BK, plain_BK, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "grid", "prefix"),
+    [
+        ("test_vit", (4, 4), 1),
+        ("test_vit2", (4, 4), 1),  # a register token, no class token
+        ("deit_tiny_distilled_patch16_224", (4, 4), 2),
+    ],
+)
+def test_the_last_features_of_a_vision_transformer_are_its_patches(name, grid, prefix, images):
+    classifier = build_classifier(name, 10, SIZE).eval()
+    seen = []
+    norm = classifier.model.blocks[-1].norm1
+    norm.register_forward_hook(lambda _, __, normed_BNC: seen.append(normed_BNC))
+    with torch.no_grad():
+        logits_BK, features_BChw = classifier.with_last_features(images)
+        torch.testing.assert_close(logits_BK, classifier(images), rtol=0, atol=0)
+    assert features_BChw.shape[2:] == grid
+    last_patch_BC = seen[0][:, prefix + grid[0] * grid[1] - 1]
+    torch.testing.assert_close(features_BChw[:, :, -1, -1], last_patch_BC, rtol=0, atol=0)
+    torch.testing.assert_close(features_BChw[:, :, 0, 1], seen[0][:, prefix + 1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "grid"),
+    [("test_resnet", 64, 2), ("test_vit", 64, 4), ("swin_tiny_patch4_window7_224", 224, 7)],
+)
+def test_logits_are_computed_from_the_last_features(name, size, grid):
+    """What is before them takes no part: they are a leaf, and a gradient reaches them."""
+    classifier = build_classifier(name, 4, size).eval()
+    nn.init.normal_(classifier.model.get_classifier().weight)
+    images_BCHW = torch.randn(1, 3, size, size)
+    with torch.no_grad():
+        logits_BK, features_BChw = classifier.with_last_features(images_BCHW)
+        torch.testing.assert_close(logits_BK, classifier(images_BCHW), rtol=0, atol=1e-6)
+    assert features_BChw.is_leaf
+    assert features_BChw.shape == (1, classifier.model.num_features, grid, grid)
+    (gradient_BChw,) = torch.autograd.grad(logits_BK[0, 1], features_BChw)
+    assert gradient_BChw.abs().max() > 1e-6
+
+
 def test_networks_without_such_features_are_refused_in_a_sentence():
-    with pytest.raises(UsageError, match="vit_tiny_patch16_224.*stride"):
-        build_classifier("vit_tiny_patch16_224", 10)
+    for name in ("vit_tiny_patch16_224", "mixer_s16_224"):
+        with pytest.raises(UsageError, match=f"{name}.*stride"):
+            build_classifier(name, 10).with_features(torch.zeros(1, 3, 224, 224))
+    with pytest.raises(UsageError, match="mixer_s16_224.*no last feature map"):
+        build_classifier("mixer_s16_224", 10).with_last_features(torch.zeros(1, 3, 224, 224))
     with pytest.raises(UsageError, match=r"resnet51.*Similar names.*resnet5"):
         build_classifier("resnet51", 10)
 

@@ -271,6 +271,16 @@ class TestBoxedTrainingBatches:
         ]
         assert boxes_in_view(box, 120, 90, View(90, None, True)).tolist() == [[55, 20, 75, 60]]
 
+    @given(st.integers(0, 90), st.integers(0, 60), st.integers(1, 99), st.integers(1, 99))
+    def test_a_crop_is_its_own_whole_view_and_mirrors_itself(self, left, top, wide, high):
+        crop = View(64, (left, top, left + wide, top + high), flipped=False)
+        (whole,) = boxes_in_view([crop.crop], 999, 999, crop)
+        assert whole.tolist() == pytest.approx([0, 0, 64, 64], abs=1e-12)
+        box = [(left + 1, top, left + wide / 2, top + high)]
+        (seen,) = boxes_in_view(box, 999, 999, crop)
+        (mirrored,) = boxes_in_view(box, 999, 999, replace(crop, flipped=True))
+        assert mirrored.tolist() == [64 - seen[2], seen[1], 64 - seen[0], seen[3]]
+
     def test_at_a_scale_a_square_is_shown_by_hand(self):
         """Of 120×90 pixels at a short side of 80, 64 are 72 of the original: [24, 96) × [9, 81)."""
         dataset = Bright(1)

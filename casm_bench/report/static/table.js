@@ -44,10 +44,12 @@ function filter(form, rows) {
     const fits =
       words.every((word) => text.includes(word)) &&
       ["data", "method", "protocol"].every((n) => !chosen.get(n) || row.dataset[n] === chosen.get(n)) &&
-      (chosen.has("controls") || !row.classList.contains("control"));
+      (chosen.has("controls") || !row.classList.contains("control")) &&
+      (chosen.has("variants") || !("differs" in row.dataset));
     row.hidden = !fits;
     shown += fits;
   }
+  rows[0].closest("table").classList.toggle("plain", !chosen.has("variants"));
   form.querySelector("output").value = `${shown} of ${rows.length} rows`;
 }
 
