@@ -46,7 +46,7 @@ from ..records import (
     save_private_pictures,
     save_record,
 )
-from ..statistics import error_interval
+from ..statistics import error_interval, mean_interval
 
 if TYPE_CHECKING:
     from .bench import Bench
@@ -317,20 +317,29 @@ class Measurement:
         return scores, skipped
 
     def _boxes_in(self, frame: str) -> tuple[np.ndarray, dict[str, str]]:
-        """Boxes in pixels of the frame, however large the method wants to see it."""
-        side = self.method.frame_side or self.size
         boxes_N4 = np.zeros((len(self.dataset), 4), dtype=np.int64)
         skipped: dict[str, str] = {}
         with progress(len(self.dataset), "images", f"{self.facts.name}, boxes") as bar:
-            for batch in self._batches(frame, side=side):
-                truth = self._truth(batch, frame, side) if self.facts.boxes == "test" else None
-                images = self._on_device(batch)
-                with blamed(self.facts, "boxes"):
-                    predicted_B4 = self.method.boxes(*images, truth).cpu().numpy()
-                boxes_N4[batch.indices_B] = resized_boxes(predicted_B4, side, self.size)
+            for batch in self._batches(frame, side=self.method.frame_side):
+                boxes_N4[batch.indices_B] = self._boxes_of(batch, frame)
                 skipped |= dict(batch.skipped)
                 bar.update(len(batch.indices_B))
         return boxes_N4, skipped
+
+    def _boxes_of(self, batch: FrameBatch, frame: str) -> np.ndarray:
+        """Boxes in pixels of the frame, however large the method wants to see it."""
+        side = self.method.frame_side or self.size
+        truth = self._truth(batch, frame, side) if self.facts.boxes == "test" else None
+        images_BCHW, labels_B = self._on_device(batch)
+        with blamed(self.facts, "boxes"):
+            boxes_B4 = self.method.boxes(images_BCHW, labels_B, truth).detach().cpu().numpy()
+        if boxes_B4.shape != (len(labels_B), 4) or not np.isfinite(boxes_B4).all():
+            raise WorkError(
+                f"Method {self.facts.name!r} ({self.facts.source_file}) gave boxes of shape "
+                f"{boxes_B4.shape} for {len(labels_B)} images; boxes() must return B×4 finite "
+                "numbers."
+            )
+        return resized_boxes(boxes_B4, side, self.size)
 
     def _truth(self, batch: FrameBatch, frame: str, side: int) -> list[Tensor]:
         data = self.dataset
@@ -451,6 +460,7 @@ class Measurement:
             "interval": list(error_interval(hits, n)),
             "interval_method": "wilson",
             "hits": hits,
+            "f1_interval": _in_percent(mean_interval(scores.f1_N)),
             **values,
         }
         return summary | ({"groups": groups} if (groups := self._groups(scores)) else {})
@@ -515,6 +525,11 @@ def blamed(facts: Facts, verb: str) -> Iterator[None]:
             f"Method {facts.name!r} failed in {verb}() ({facts.source_file}{line}): "
             f"{type(error).__name__}: {error}. CASM_BENCH_DEBUG=1 shows the traceback."
         ) from error
+
+
+def _in_percent(interval: tuple[float, float, str]) -> list[float | str]:
+    low, high, method = interval
+    return [100 * low, 100 * high, method]
 
 
 def _group_summary(hit_N: np.ndarray) -> dict[str, object]:

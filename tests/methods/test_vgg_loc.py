@@ -135,7 +135,9 @@ def test_boxes_at_a_scale_come_into_the_protocols_frame_by_hand():
     assert resized_boxes([[72, 100, 184, 156]], 256, 224).tolist() == [[63, 88, 161, 137]]
 
 
-def test_the_harness_shows_the_frame_at_the_methods_scale(classifier, shapes, monkeypatch):
+@pytest.fixture
+def measurement(classifier, shapes):
+    """As much of a measurement as predicts boxes: always the centre, seen at 96 pixels."""
     measurement = object.__new__(Measurement)
     measurement.facts, measurement.dataset, measurement.size = VggLoc.facts, shapes, 64
     measurement.bench = SimpleNamespace(
@@ -143,9 +145,19 @@ def test_the_harness_shows_the_frame_at_the_methods_scale(classifier, shapes, mo
         classifier=classifier,
         device=torch.device("cpu"),
     )
-    measurement.method = with_constant_output(
-        a_method(classifier, regression="single", scale=96), [0.5, 0.5, 0.5, 0.5]
-    )
+    method = a_method(classifier, regression="single", scale=96)
+    measurement.method = with_constant_output(method, [0.5, 0.5, 0.5, 0.5])
+    return measurement
+
+
+@pytest.mark.parametrize("wrong", [torch.zeros(16, 3), torch.full((16, 4), float("nan"))])
+def test_boxes_that_are_none_are_refused(measurement, monkeypatch, wrong):
+    monkeypatch.setattr(measurement.method, "boxes", lambda *batch: wrong)
+    with pytest.raises(WorkError, match=r"'vgg-loc' .* gave boxes of shape .* B×4 finite"):
+        measurement._boxes_in("crop")
+
+
+def test_the_harness_shows_the_frame_at_the_methods_scale(measurement, shapes):
     boxes_N4, skipped = measurement._boxes_in("crop")
     assert not skipped  # 16 + [16, 48] at 96 pixels is [21.3, 42.7] at 64
     assert boxes_N4.tolist() == [[21, 21, 43, 43]] * len(shapes)
