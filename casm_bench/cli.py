@@ -579,10 +579,12 @@ def _parse_rule(text: str | None) -> Any:
 
 def _print_results(records: list[Any], results: Path) -> None:
     from .report.published import read_published, table1_rows
-    from .report.table import final_table
+    from .report.table import NO_BETTER, NO_BETTER_MEANS, final_table
 
     lines = final_table(records, table1_rows(read_published(results)))
     _print_table("Localization error in %, with 95 % intervals", lines)
+    if any(NO_BETTER in text for line in lines for text in line.values()):
+        print(NO_BETTER_MEANS)
     for record in records:
         for skip in record.skipped or []:
             _say(f"skipped {skip['name']}: {skip['reason']}")

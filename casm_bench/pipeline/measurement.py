@@ -46,7 +46,7 @@ from ..records import (
     save_private_pictures,
     save_record,
 )
-from ..statistics import error_interval
+from ..statistics import error_interval, mean_interval
 
 if TYPE_CHECKING:
     from .bench import Bench
@@ -460,6 +460,7 @@ class Measurement:
             "interval": list(error_interval(hits, n)),
             "interval_method": "wilson",
             "hits": hits,
+            "f1_interval": _in_percent(mean_interval(scores.f1_N)),
             **values,
         }
         return summary | ({"groups": groups} if (groups := self._groups(scores)) else {})
@@ -524,6 +525,11 @@ def blamed(facts: Facts, verb: str) -> Iterator[None]:
             f"Method {facts.name!r} failed in {verb}() ({facts.source_file}{line}): "
             f"{type(error).__name__}: {error}. CASM_BENCH_DEBUG=1 shows the traceback."
         ) from error
+
+
+def _in_percent(interval: tuple[float, float, str]) -> list[float | str]:
+    low, high, method = interval
+    return [100 * low, 100 * high, method]
 
 
 def _group_summary(hit_N: np.ndarray) -> dict[str, object]:

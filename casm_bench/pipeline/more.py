@@ -25,7 +25,7 @@ from ..metrics.faithfulness import auc, insertion_deletion, saliency_metric, sha
 from ..metrics.localization import true_boxes
 from ..metrics.masked import masked_pictures, ranks_of_labels
 from ..metrics.pixels import PixelAveragePrecision
-from ..metrics.pointing import pointing
+from ..metrics.pointing import class_mean, pointing
 from ..metrics.wsol import IOUS, best_overlaps, hits_at_best
 from ..progress import progress
 from ..protocols import CASM, PROTOCOLS, get_protocol
@@ -234,8 +234,14 @@ class More(Measurement):
 
     def _pointing(self) -> Iterator[Row]:
         truth = true_boxes(self.dataset, CASM, self.size)
+        hits: dict[int, float] = {}
         for index, map_HW in self.cached_maps(self.frame):
-            yield index, dict(pointing(self.in_frame(map_HW), truth.of(index).boxes_M4))
+            values = dict(pointing(self.in_frame(map_HW), truth.of(index).boxes_M4))
+            hits[index] = values["pointing_game_15px"]
+            yield index, values
+        labels_N = self.dataset.labels_N[list(hits)]
+        over_classes = class_mean(np.array(list(hits.values())), labels_N)
+        self.pooled["pointing_game_15px_class_mean"] = over_classes
 
     def _max_box_acc(self) -> Iterator[Row]:
         protocol = PROTOCOLS["wsol"]
