@@ -65,8 +65,15 @@ def _stale(record: Record) -> Iterator[str]:
         yield f"measured as version {record.config['measurement']}, now it is {MEASUREMENT}"
     for name, result in record.protocols.items():
         then = result["protocol"]
-        if _meaning(then) != _current(name):
+        if not _agrees(_meaning(then), _current(name)):
             yield f"protocol {name}, version {then.get('version')}, has changed since"
+
+
+def _agrees(then: object, now: object) -> bool:
+    """Whether all that was declared then still holds; what came later had no say in it."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        return all(name in now and _agrees(value, now[name]) for name, value in then.items())
+    return then == now
 
 
 def _current(name: str) -> dict[str, object] | None:
