@@ -76,14 +76,17 @@ class Measurement:
         self.cost: dict[str, float | None] = {}
         self.tuned: dict[str, Tuned] = {}  # by protocol, where its threshold came from
 
-    def record(self, where: dict[str, object]) -> Record:
-        """Measure, keep and return. Of several processes all train and make maps, one scores."""
+    def record(self, where: dict[str, object], before: Record | None = None) -> Record:
+        """Measure, keep and return. Of several processes all train and make maps, one scores.
+
+        `before` is a record of the same maps: what was added to it belongs to this one, too.
+        """
         with Cost(self.bench.device) as cost:
             self._fit()
             self._make_maps()
             measured = self._measure() if processes.is_first() else None
         self.cost["peak_memory_mb"] = round(cost.peak_memory_mb, 1)
-        return processes.from_first(self._save(where, *measured) if measured else None)
+        return processes.from_first(self._save(where, before, *measured) if measured else None)
 
     def _measure(self) -> tuple[dict[str, object], dict[str, np.ndarray], object]:
         """What the record says, its per-image columns, and the pictures to show."""
@@ -99,6 +102,7 @@ class Measurement:
     def _save(
         self,
         where: dict[str, object],
+        before: Record | None,
         said: dict[str, object],
         columns: dict[str, np.ndarray],
         showcase: dict[str, np.ndarray] | None,
@@ -115,6 +119,9 @@ class Measurement:
             provenance=self._provenance(),
             cost=self.cost,
         )
+        if before:
+            metrics = before.metrics | record.metrics
+            record = replace(record, added=before.added, metrics=metrics)
         results = self.bench.request.out
         if showcase and not self.dataset.shareable:
             save_private_pictures(record, results, showcase)

@@ -18,7 +18,6 @@ from ..backbones.classifier import Classifier
 from ..backbones.weights import load_classifier
 from ..data.frames import to_frame_mask
 from ..errors import UsageError, WorkError
-from ..files import short_hash
 from ..maps import to_grid
 from ..metrics.catalog import FAMILIES
 from ..metrics.faithfulness import auc, insertion_deletion, saliency_metric, shares_changed
@@ -32,7 +31,7 @@ from ..protocols import CASM, PROTOCOLS, get_protocol
 from ..records import Record, add_metrics, load_per_image, load_records
 from ..statistics import mean_interval
 from . import sanity
-from .bench import Bench
+from .bench import Bench, identity
 from .measurement import Measurement
 from .request import Request
 
@@ -227,7 +226,7 @@ class More(Measurement):
         return self.dataset.frame_image(index, self.frame, self.size)
 
     def _normalised(self, index: int) -> torch.Tensor:
-        picture_HW3 = torch.from_numpy(self._picture(index)).to(self.bench.device)
+        picture_HW3 = torch.tensor(self._picture(index), device=self.bench.device)  # a copy
         return self.bench.classifier.normalize(picture_HW3.movedim(-1, 0)[None])[0]
 
     # --- families -----------------------------------------------------------------------------
@@ -335,17 +334,12 @@ class More(Measurement):
 def _finished(bench: Bench, cls: type, config: dict[str, object]) -> Record:
     """The record of this very run; it may have been scored under other protocols."""
     name, request = cls.facts.name, bench.request
-    wanted = _identity(config)
+    wanted = identity(config)
     for record in load_records(request.out):
         same = (record.method, record.seed, record.data) == (name, bench.seed, request.data)
-        if same and _identity(record.config) == wanted:
+        if same and identity(record.config) == wanted:
             return record
     raise WorkError(
         f"There is no record of {name!r} with seed {bench.seed} and these settings in "
         f"{request.out}: run it first, with the same options."
     )
-
-
-def _identity(config: dict[str, object]) -> str:
-    """What decides the maps, without how they were scored."""
-    return short_hash({k: v for k, v in config.items() if k not in ("protocols", "tuning")})
