@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+import torch
 
 RATIOS = pytest.StashKey[list[str]]()
 
@@ -50,3 +51,12 @@ def beside(benchmark, request) -> Callable:
         return result
 
     return measure
+
+
+@pytest.fixture
+def one_thread():
+    """Threads that wait for each other on a busy machine count as CPU time."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -71,15 +71,6 @@ def classifier_stays() -> Step:
     return Game(Algorithm1(resnet50(), strategy="F")).step
 
 
-@pytest.fixture
-def one_thread():
-    """Threads that wait for each other on a busy machine count as CPU time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.benchmark(group="training step, CPU seconds", timer=time.process_time)
 @pytest.mark.parametrize("make_step", [current_judges, past_judges, classifier_stays])

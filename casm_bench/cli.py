@@ -224,8 +224,18 @@ class List:
     """methods, data, recipes, protocols, policies or metrics."""
     json: bool = False
     """As JSON, with every declared fact."""
+    verbose: bool = False
+    """Of methods: a card each, with paper, cost, hyperparameters, deviations, published figures."""
 
     def __call__(self) -> None:
+        if self.verbose and (self.json or self.what != "methods"):
+            raise UsageError("--verbose goes with `list methods`, and without --json.")
+        if self.verbose:
+            from .report.cards import cards_as_text
+            from .report.published import read_published
+
+            print(cards_as_text(read_published(DEFAULT_RESULTS)))
+            return
         entries = _LISTED[self.what]()
         if self.json:
             print(json.dumps(entries, indent=1))
@@ -569,10 +579,12 @@ def _parse_rule(text: str | None) -> Any:
 
 def _print_results(records: list[Any], results: Path) -> None:
     from .report.published import read_published, table1_rows
-    from .report.table import final_table
+    from .report.table import NO_BETTER, NO_BETTER_MEANS, final_table
 
     lines = final_table(records, table1_rows(read_published(results)))
     _print_table("Localization error in %, with 95 % intervals", lines)
+    if any(NO_BETTER in text for line in lines for text in line.values()):
+        print(NO_BETTER_MEANS)
     for record in records:
         for skip in record.skipped or []:
             _say(f"skipped {skip['name']}: {skip['reason']}")

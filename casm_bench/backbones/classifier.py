@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
+from . import googlenet  # noqa: F401  (makes the name known to timm)
 
 TAP_STRIDES = (4, 4, 8, 16, 32)
 
@@ -81,7 +82,7 @@ class Classifier(nn.Module):
         Raises UsageError for a network that has no such map.
         """
         with torch.enable_grad():
-            if is_vision_transformer(self.model):
+            if self.is_vision_transformer:
                 return self._with_last_tokens(images_BCHW)
             return self._with_last_map(images_BCHW)
 
@@ -113,6 +114,23 @@ class Classifier(nn.Module):
             return self.model(images_BCHW), leaves[0]
         finally:
             hook.remove()
+
+    @property
+    def is_vision_transformer(self) -> bool:
+        return is_vision_transformer(self.model)
+
+    @property
+    def last_layer(self) -> str:
+        """Name of the last layer of `model` whose output lies on a grid, or on one of tokens.
+
+        Raises UsageError for a network that timm does not say it of.
+        """
+        if self.is_vision_transformer:
+            return f"blocks.{len(self.model.blocks) - 1}.norm1"
+        info = _feature_info(self.model)
+        if not info or "module" not in info[-1]:
+            raise UsageError(f"timm names no last feature map of classifier {self.name!r}.")
+        return str(info[-1]["module"])
 
     def token_grid(self, images_BCHW: Tensor) -> tuple[int, int]:
         """Rows and columns of a vision transformer's patches."""

@@ -87,6 +87,12 @@ METRICS: dict[str, Metric] = {
             "Zhang et al. 2018; TorchRay",
         ),
         Metric(
+            "pointing_game_15px_class_mean",
+            *("pointing", "%", "higher", "boxes"),
+            "Mean over classes of each class's share of hits within 15 px; classes shown only.",
+            "TorchRay, which counts classes without images as missed",
+        ),
+        Metric(
             "energy_pointing",
             *("pointing", "%", "higher", "boxes"),
             "Σ map inside the true boxes / Σ map.",

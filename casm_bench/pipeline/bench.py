@@ -22,7 +22,7 @@ from ..cache import trim
 from ..data.catalog import load_splits
 from ..data.dataset import Dataset, Splits
 from ..data.splits import few_per_class
-from ..errors import UsageError
+from ..errors import UsageError, WorkError
 from ..files import sha256_of, short_hash
 from ..protocols import ALWAYS_REPORTED, Protocol, get_protocol
 from ..recipes import Recipe, get_recipe
@@ -399,6 +399,18 @@ class Bench:
         folder = self.request.tensorboard
         return folder / f"{name}-seed{self.seed}" if folder else None
 
+    def _added_before(self, path: Path, config: dict[str, object]) -> Record | None:
+        """The record at `path` if more was measured on the very maps that are scored now."""
+        if self.request.fresh or not path.exists():
+            return None
+        try:
+            record = load_record(path)
+        except WorkError:  # damaged, or of another schema: it is written anew
+            return None
+        same_data = record.provenance["data_sha256"] == self.evaluated_digest
+        same = same_data and identity(record.config) == identity(config)
+        return record if same and record.added else None
+
     def record(self, cls: type[SaliencyMethod], announce: Callable[[str], None]) -> Record:
         """Measure one method, or return its record if that is complete."""
         request, name = self.request, cls.facts.name
@@ -415,10 +427,17 @@ class Bench:
             announce(f"{name}, seed {self.seed}: {measured}, see {path}; --fresh repeats it")
             return record
         announce(f"{name}, seed {self.seed}: measuring on {len(self.evaluated)} pictures")
-        record = Measurement(self, cls, config, key).record(where | {"variant": variant})
+        measurement = Measurement(self, cls, config, key)
+        before = self._added_before(path, config)
+        record = measurement.record(where | {"variant": variant}, before)
         if processes.is_first():
             trim(self.cache, request.cache_limit_gb * 1e9)
         return record
+
+
+def identity(config: dict[str, object]) -> str:
+    """What decides the maps, without how they were scored."""
+    return short_hash({k: v for k, v in config.items() if k not in ("protocols", "tuning")})
 
 
 def _frozen(classifier: Classifier) -> Classifier:

@@ -46,7 +46,7 @@ from ..records import (
     save_private_pictures,
     save_record,
 )
-from ..statistics import error_interval
+from ..statistics import error_interval, mean_interval
 
 if TYPE_CHECKING:
     from .bench import Bench
@@ -76,14 +76,17 @@ class Measurement:
         self.cost: dict[str, float | None] = {}
         self.tuned: dict[str, Tuned] = {}  # by protocol, where its threshold came from
 
-    def record(self, where: dict[str, object]) -> Record:
-        """Measure, keep and return. Of several processes all train and make maps, one scores."""
+    def record(self, where: dict[str, object], before: Record | None = None) -> Record:
+        """Measure, keep and return. Of several processes all train and make maps, one scores.
+
+        `before` is a record of the same maps: what was added to it belongs to this one, too.
+        """
         with Cost(self.bench.device) as cost:
             self._fit()
             self._make_maps()
             measured = self._measure() if processes.is_first() else None
         self.cost["peak_memory_mb"] = round(cost.peak_memory_mb, 1)
-        return processes.from_first(self._save(where, *measured) if measured else None)
+        return processes.from_first(self._save(where, before, *measured) if measured else None)
 
     def _measure(self) -> tuple[dict[str, object], dict[str, np.ndarray], object]:
         """What the record says, its per-image columns, and the pictures to show."""
@@ -99,6 +102,7 @@ class Measurement:
     def _save(
         self,
         where: dict[str, object],
+        before: Record | None,
         said: dict[str, object],
         columns: dict[str, np.ndarray],
         showcase: dict[str, np.ndarray] | None,
@@ -115,6 +119,9 @@ class Measurement:
             provenance=self._provenance(),
             cost=self.cost,
         )
+        if before:
+            metrics = before.metrics | record.metrics
+            record = replace(record, added=before.added, metrics=metrics)
         results = self.bench.request.out
         if showcase and not self.dataset.shareable:
             save_private_pictures(record, results, showcase)
@@ -460,6 +467,7 @@ class Measurement:
             "interval": list(error_interval(hits, n)),
             "interval_method": "wilson",
             "hits": hits,
+            "f1_interval": _in_percent(mean_interval(scores.f1_N)),
             **values,
         }
         return summary | ({"groups": groups} if (groups := self._groups(scores)) else {})
@@ -524,6 +532,11 @@ def blamed(facts: Facts, verb: str) -> Iterator[None]:
             f"Method {facts.name!r} failed in {verb}() ({facts.source_file}{line}): "
             f"{type(error).__name__}: {error}. CASM_BENCH_DEBUG=1 shows the traceback."
         ) from error
+
+
+def _in_percent(interval: tuple[float, float, str]) -> list[float | str]:
+    low, high, method = interval
+    return [100 * low, 100 * high, method]
 
 
 def _group_summary(hit_N: np.ndarray) -> dict[str, object]:

@@ -18,21 +18,20 @@ from ..backbones.classifier import Classifier
 from ..backbones.weights import load_classifier
 from ..data.frames import to_frame_mask
 from ..errors import UsageError, WorkError
-from ..files import short_hash
 from ..maps import to_grid
 from ..metrics.catalog import FAMILIES
 from ..metrics.faithfulness import auc, insertion_deletion, saliency_metric, shares_changed
 from ..metrics.localization import true_boxes
 from ..metrics.masked import masked_pictures, ranks_of_labels
 from ..metrics.pixels import PixelAveragePrecision
-from ..metrics.pointing import pointing
+from ..metrics.pointing import class_mean, pointing
 from ..metrics.wsol import IOUS, best_overlaps, hits_at_best
 from ..progress import progress
 from ..protocols import CASM, PROTOCOLS, get_protocol
 from ..records import Record, add_metrics, load_per_image, load_records
 from ..statistics import mean_interval
 from . import sanity
-from .bench import Bench
+from .bench import Bench, identity
 from .measurement import Measurement
 from .request import Request
 
@@ -227,15 +226,21 @@ class More(Measurement):
         return self.dataset.frame_image(index, self.frame, self.size)
 
     def _normalised(self, index: int) -> torch.Tensor:
-        picture_HW3 = torch.from_numpy(self._picture(index)).to(self.bench.device)
+        picture_HW3 = torch.tensor(self._picture(index), device=self.bench.device)  # a copy
         return self.bench.classifier.normalize(picture_HW3.movedim(-1, 0)[None])[0]
 
     # --- families -----------------------------------------------------------------------------
 
     def _pointing(self) -> Iterator[Row]:
         truth = true_boxes(self.dataset, CASM, self.size)
+        hits: dict[int, float] = {}
         for index, map_HW in self.cached_maps(self.frame):
-            yield index, dict(pointing(self.in_frame(map_HW), truth.of(index).boxes_M4))
+            values = dict(pointing(self.in_frame(map_HW), truth.of(index).boxes_M4))
+            hits[index] = values["pointing_game_15px"]
+            yield index, values
+        labels_N = self.dataset.labels_N[list(hits)]
+        over_classes = class_mean(np.array(list(hits.values())), labels_N)
+        self.pooled["pointing_game_15px_class_mean"] = over_classes
 
     def _max_box_acc(self) -> Iterator[Row]:
         protocol = PROTOCOLS["wsol"]
@@ -329,17 +334,12 @@ class More(Measurement):
 def _finished(bench: Bench, cls: type, config: dict[str, object]) -> Record:
     """The record of this very run; it may have been scored under other protocols."""
     name, request = cls.facts.name, bench.request
-    wanted = _identity(config)
+    wanted = identity(config)
     for record in load_records(request.out):
         same = (record.method, record.seed, record.data) == (name, bench.seed, request.data)
-        if same and _identity(record.config) == wanted:
+        if same and identity(record.config) == wanted:
             return record
     raise WorkError(
         f"There is no record of {name!r} with seed {bench.seed} and these settings in "
         f"{request.out}: run it first, with the same options."
     )
-
-
-def _identity(config: dict[str, object]) -> str:
-    """What decides the maps, without how they were scored."""
-    return short_hash({k: v for k, v in config.items() if k not in ("protocols", "tuning")})

@@ -181,7 +181,7 @@ def curve_grid(curves: Sequence[Curve], xlabel: str, ylabel: str, reference: str
         panels[-1].set_axis_off()
         handles, labels = panels[0].get_legend_handles_labels()
         panels[-1].legend(handles, labels, loc="upper center", fontsize=7, borderpad=0)
-        panels[-2].set_xlabel(xlabel)
+    grid[-2, len(columns) // 2].set_xlabel(xlabel)  # once: it is longer than a panel is wide
     for row, panels in zip(rows, grid, strict=False):
         panels[0].set_ylabel(f"{row}\n{ylabel}" if ylabel else row)
     return figure

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..errors import WorkError
 from ..files import write_atomically
 from ..records import Record, load_records
+from .cards import cards_as_markdown
 from .compare import (
     EXPLANATION,
     compare_with_the_papers_own,
@@ -115,6 +116,7 @@ def _contents(records: Sequence[Record], results: Path) -> tuple[dict[str, bytes
         tables[name] = [table for table in found if table]
         texts[f"{name}.csv"] = sweep_csv(sweep)
     texts |= {f"{name}.md": to_markdown(found) for name, found in tables.items()}
+    texts["methods.md"] = cards_as_markdown(ledger)
     with drawn_alike():
         drawn = draw_all(records, measurements(records, rows), sweeps, results)
         figures = {

@@ -18,6 +18,9 @@ PER_SEED = "images × seeds"
 VERDICT = "verdict"
 ELSEWHERE = "†"  # marks published figures that the paper took over from other works
 NO_BETTER = "‡"  # marks errors that are not clearly below the best control's
+NO_BETTER_MEANS = (
+    f"{NO_BETTER}: the interval reaches the error of the best control that sees no true box."
+)
 
 Cell = tuple[str, ...]  # lines of a cell: first the number, then what explains it
 EMPTY: Cell = (DASH,)
@@ -95,7 +98,7 @@ def main_table(found: Sequence[Measurement], rows: Mapping[str, Published]) -> T
         label="table1",
         caption=_caption(by_setting),
         columns=columns,
-        rows=[_main_row(line, by_setting) for line in (*lines, *controls)],
+        rows=[_main_row(line, by_setting, _best_controls(found)) for line in (*lines, *controls)],
         rule_before=len(lines) if controls else None,
     )
 
@@ -105,20 +108,32 @@ def _paper_lines(row: Published, methods: Sequence[Measurement]) -> list[Line]:
     return measured or [Line(row.title, row, None)]
 
 
-def _main_row(line: Line, by_setting: Mapping[Setting, Sequence[Measurement]]) -> list[Cell]:
+def _main_row(
+    line: Line,
+    by_setting: Mapping[Setting, Sequence[Measurement]],
+    controls: Mapping[Scale, float],
+) -> list[Cell]:
     cells: list[Cell] = [(line.title,), published_cell(line.published)]
     for measured in by_setting.values():
         own = [m for m in measured if m.method == line.method]
-        errors = _error_cells(own, _protocols(measured), _best_controls(measured))
+        errors = _error_cells(own, _protocols(measured), controls)
         cells += [*errors, _size_cell(own), _verdict_cell(own)]
     return cells
 
 
-def _best_controls(found: Sequence[Measurement]) -> dict[str, float]:
-    """By protocol, the lowest error of a control that is not shown the true boxes."""
+Scale = tuple[Setting, str, str, str]
+
+
+def _scale(found: Measurement) -> Scale:
+    """What a measurement shares with the controls that it is held against."""
+    return found.setting, found.variant, found.source, found.protocol
+
+
+def _best_controls(found: Sequence[Measurement]) -> dict[Scale, float]:
+    """The lowest error of a control that is not shown the true boxes, on each scale."""
     controls = [m for m in found if m.family == CONTROL and not m.sees_boxes]
-    by_protocol = group_by(controls, lambda m: m.protocol)
-    return {name: min(m.error.value for m in same) for name, same in by_protocol.items()}
+    by_scale = group_by(controls, _scale)
+    return {scale: min(m.error.value for m in same) for scale, same in by_scale.items()}
 
 
 def _verdict_cell(found: Sequence[Measurement]) -> Cell:
@@ -147,17 +162,18 @@ def _protocols(found: Iterable[Measurement]) -> list[str]:
 
 
 def _error_cells(
-    found: Sequence[Measurement],
-    protocols: Sequence[str],
-    controls: Mapping[str, float] | None = None,
+    found: Sequence[Measurement], protocols: Sequence[str], controls: Mapping[Scale, float]
 ) -> list[Cell]:
-    """Errors by protocol; with `controls` those are marked that do not clearly beat them."""
-    cells = {m.protocol: error_cell(m.error) for m in found}
-    for m in found:
-        if m.family != CONTROL and m.error.high >= (controls or {}).get(m.protocol, math.inf):
-            value, *rest = cells[m.protocol]
-            cells[m.protocol] = (value + NO_BETTER, *rest)
+    """Errors by protocol; those are marked that do not clearly beat the controls."""
+    cells = {m.protocol: _marked_cell(m, controls) for m in found}
     return [cells.get(name, EMPTY) for name in protocols]
+
+
+def _marked_cell(found: Measurement, controls: Mapping[Scale, float]) -> Cell:
+    value, *rest = error_cell(found.error)
+    if found.family != CONTROL and found.error.high >= controls.get(_scale(found), math.inf):
+        value += NO_BETTER
+    return (value, *rest)
 
 
 def error_cell(error: Estimate) -> Cell:
@@ -182,8 +198,7 @@ def _caption(by_setting: Mapping[Setting, Sequence[Measurement]]) -> str:
         "them only on the same images and under the same protocol. Measured figures carry a "
         "95 % Wilson interval over images and, for several seeds, the range over seeds. Verdict on "
         f"the published figure, by an equivalence test with a margin of {MARGIN:g} point; for what "
-        f"is not comparable it names what differs. {NO_BETTER}: the interval reaches the error of "
-        "the best control that sees no true box."
+        f"is not comparable it names what differs. {NO_BETTER_MEANS}"
     ]
     parts += [_describe(setting, found) for setting, found in by_setting.items()]
     return " ".join(parts)
@@ -227,16 +242,17 @@ def _listing(label: str, caption: str, heading: str, found: Sequence[Measurement
     protocols = _protocols(found)
     titles = ("data", heading, "method", *_titles(found), PER_SEED)
     grouped = group_by(found, lambda m: (m.setting, m.source or m.change, m.method))
+    controls = _best_controls(found)
     return Table(
         label=label,
-        caption=caption,
+        caption=f"{caption} {NO_BETTER_MEANS}",
         columns=[Column(title) for title in titles],
         rows=[
             [
                 (str(setting),),
                 (which,),
                 (same[0].title,),
-                *_error_cells(same, protocols),
+                *_error_cells(same, protocols, controls),
                 _size_cell(same),
             ]
             for (setting, which, _), same in sorted(grouped.items(), key=lambda item: item[0][:2])
@@ -247,6 +263,7 @@ def _listing(label: str, caption: str, heading: str, found: Sequence[Measurement
 def _policy_table(found: Sequence[Measurement]) -> Table:
     """A line per number: there are as many combinations of policy and rule as one likes."""
     titles = ("data", "method", "what differs", "protocol", "box rule", "tuned on", "LE", PER_SEED)
+    controls = _best_controls(found)
     rows = [
         [
             (str(m.setting),),
@@ -255,7 +272,7 @@ def _policy_table(found: Sequence[Measurement]) -> Table:
             (column_title(m.protocol, m.policy),),
             (m.rule,),
             (m.tuned_on or DASH,),
-            error_cell(m.error),
+            _marked_cell(m, controls),
             _size_cell([m]),
         ]
         for m in sorted(found, key=lambda m: (m.setting, m.change, m.protocol))
@@ -263,7 +280,7 @@ def _policy_table(found: Sequence[Measurement]) -> Table:
     caption = (
         "Other threshold policies and box rules, the same for every method. Policy oracle chooses "
         "its threshold on the evaluated images: an upper bound, not a result. LE in %, 95 % Wilson "
-        "interval."
+        f"interval. {NO_BETTER_MEANS}"
     )
     return Table("policies", caption, [Column(title) for title in titles], rows)
 
@@ -432,7 +449,8 @@ def _final_line(
         for m in found
         if (m.setting, m.method, m.variant, m.source) == (setting, first.method, first.variant, "")
     ]
-    errors = (" ".join(cell[:2]) for cell in _error_cells(own, list(titles)))
+    cells = _error_cells(own, list(titles), _best_controls(found))
+    errors = (" ".join(cell[:2]) for cell in cells)
     published = find_row(first.facts.get("published"), rows)
     return {
         "method": first.title,

@@ -226,7 +226,15 @@ def test_another_process_at_another_time_writes_the_same_bytes(saved, tmp_path):
     assert written == [
         *("comparisons.csv", "comparisons.md"),
         *("figure1.pdf", "figure1.png", "le-madeup-quick.pdf", "le-madeup-quick.png"),
-        *("records.csv", "table1.csv", "table1.md", "table1.tex", "table2.md", "table2.tex"),
+        *(
+            "methods.md",
+            "records.csv",
+            "table1.csv",
+            "table1.md",
+            "table1.tex",
+            "table2.md",
+            "table2.tex",
+        ),
         *("verdicts.csv", "verdicts.md"),
     ]
     for name in written:

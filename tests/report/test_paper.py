@@ -13,7 +13,7 @@ from casm_bench.report.paper import write_paper
 
 FILES = {
     *("table1.tex", "table1.md", "table1.csv", "table2.tex", "table2.md", "records.csv"),
-    *("verdicts.md", "verdicts.csv", "comparisons.md", "comparisons.csv"),
+    *("verdicts.md", "verdicts.csv", "comparisons.md", "comparisons.csv", "methods.md"),
     *("figure1.pdf", "figure1.png", "le-madeup-quick.pdf", "le-madeup-quick.png"),
     "casm-bench.pdf",
 }
@@ -38,7 +38,7 @@ def test_only_what_changed_is_rewritten(saved, tmp_path, save, a_record):
     save(saved, [a_record("grad", 40)])
     after = {path: path.stat().st_mtime_ns for path in write_paper(saved, tmp_path)}
     unchanged = {path.name for path in first if after[path] == first[path]}
-    assert unchanged == {"figure1.pdf", "figure1.png"}  # nothing else leaves Grad out
+    assert unchanged == {"figure1.pdf", "figure1.png", "methods.md"}  # what leaves Grad out
 
 
 def test_a_figure_without_records_is_removed(saved, tmp_path):

@@ -163,7 +163,7 @@ def test_every_measure_is_a_mean_over_seeds_with_their_range(a_record):
     lines = {row[0][0]: row[1:] for row in measures.rows}
     assert lines["evidence recall"] == [("0.375", "0.25 to 0.5"), ("–",)]
     assert lines["fit seconds"] == [("1.5",), ("1.5",)]
-    assert lines["LE (warp, %)"] == [("40",), ("40", "[30.94, 49.8]")]
+    assert lines["LE (warp, %)"] == [("40", "[33.46, 46.92]"), ("40", "[30.94, 49.8]")]
 
 
 def test_intervals_of_added_metrics_stand_below_a_single_seed(a_record):
@@ -270,3 +270,54 @@ def test_markdown_gives_each_setting_a_table_without_empty_rows():
         "**two**\n\n| method | published | LE |\n|---|---|---|\n| A | 36.1 | – |\n"
         "| B | – | 50.0 |\n"
     )
+
+
+def test_marks_stand_in_every_table_of_errors(a_record, rows):
+    """Sources, variants, policies, and what a run prints: each row beside its own controls."""
+    change = {"variant": "0123abcd", "config": a_record().config | {"limit": 10}}
+
+    def made(method, hits, **other):
+        source = {"web": {**GROUP, "localization_error": 100.0 - hits, "interval": [0, 100]}}
+        record = a_record(method, hits, protocols=("casm",), groups=source, **other)
+        renamed = record.protocols["casm"] | {"groups": {}}
+        return replace(record, protocols=record.protocols | {"casm@oracle": renamed})
+
+    usual = [made("full", 50), made("casm", 45)]
+    records = [*usual, made("full", 70, **change), made("casm", 65, **change)]
+    records.append(made("grad", 90, **change))
+    tables = {table.label: table for table in make_tables(records, rows)}
+    for label in ("sources", "variants", "policies"):
+        assert "‡: the interval reaches" in tables[label].caption
+        marked = {row[0] for row in map(first_lines, tables[label].rows) if "‡" in "".join(row)}
+        assert marked == {"madeup, quick, stub (none)"}
+    errors = {(row[1][0], row[2][0]): row[3][0] for row in tables["variants"].rows}
+    assert errors["limit=10", "Grad"] == "10.0"
+    assert errors["limit=10", "CASM"] == "35.0‡"  # against 30 of its own subset's control
+    assert errors["limit=10", "Whole frame"] == "30.0"
+    printed = {line["method"]: line["LE casm"] for line in final_table(usual, rows)}
+    assert printed["CASM"].startswith("55.0‡ [")
+    assert "‡" not in printed["Whole frame"]
+
+
+def test_measures_over_seeds_carry_intervals(a_record):
+    """One seed: the record's own. Several with images of their own: distances add as errors."""
+
+    def made(seed):
+        record = a_record("casm", seed=seed, protocols=("casm",))
+        result = record.protocols["casm"] | {"f1_interval": [47, 54, "bca"]}
+        added = {"pointing": {"intervals": {"pointing_game": [76, 83, "wilson"]}}}
+        metrics = record.metrics | {"pointing_game": 80.0, "masked_out_accuracy": 20.0}
+        return replace(record, protocols={"casm": result}, added=added, metrics=metrics)
+
+    def cells(records):
+        (table,) = metric_tables(records)
+        assert "95 % interval over images" in table.caption
+        return {row[0][0]: row[1] for row in table.rows}
+
+    one = cells([made(0)])
+    assert one["pointing game"] == ("80", "[76, 83]")
+    assert one["f1 (casm, %)"] == ("50", "[47, 54]")
+    assert one["masked out accuracy"] == ("20", "[13.34, 28.88]")  # Wilson of 20 in 100
+    assert one["evidence recall"] == ("0.25",)  # its values per image are not kept
+    four = cells([made(seed) for seed in range(4)])
+    assert four["pointing game"] == ("80", "[78, 81.5]")

@@ -17,6 +17,7 @@ function options(data, width) {
   return {
     width,
     height: data.stages ? 250 : 190,
+    padding: [null, data.stages ? 48 : null, null, null], // slanted names hang over
     scales: { x: { time: false } },
     legend: { markers: { width: 2, dash: (_, i) => BORDERS[(i - 1) % BORDERS.length] } },
     axes: [{ ...axis, ...across, label: data.stages ? undefined : data.axis, labelSize: 22 }, { ...axis, size: 56 }],

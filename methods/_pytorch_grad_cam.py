@@ -1,0 +1,76 @@
+"""Any class of pytorch-grad-cam as a method: what is the same for all of them.
+
+A subclass says which class (`cam_class`); layers, tokens of vision transformers and batches are
+seen to here. The library runs backward through all weights and sets hooks, so it gets a copy of
+the network, and the shared classifier stays as it is.
+
+Shapes: B images, C channels, H rows, W columns; N tokens; n images of a part.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from casm_bench.api import SaliencyMethod, lazy, optional
+from casm_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+torch = lazy("torch")
+pytorch_grad_cam = optional("pytorch_grad_cam", extra="grad-cam")
+model_targets = optional("pytorch_grad_cam.utils.model_targets", extra="grad-cam")
+
+
+@dataclass
+class PytorchGradCamMethod(SaliencyMethod):
+    """saliency = the library's map for the class's logit, in [0, 1] at the images' resolution:
+    stretched from its smallest to its largest value before and after it is enlarged."""
+
+    layer: str | None = None  # whose output is read, by name; by default the last with a grid
+    chunk: int = 16  # images per call; memory grows with it, maps stay the same
+
+    def cam_class(self) -> type:
+        """A class of the library, such as `pytorch_grad_cam.GradCAM`."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Raises UsageError for a classifier that has no such layer."""
+        _ = self.cam_class()
+        self.maps(*self.classifier.example())
+
+    def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
+        model = copy.deepcopy(self.classifier.model).requires_grad_(False)
+        layer = _layer(model, self.layer or self.classifier.last_layer)
+        grid = self._as_grid(images_BCHW) if self.classifier.is_vision_transformer else None
+        cam = self.cam_class()(model, [layer], reshape_transform=grid)
+        parts = zip(images_BCHW.split(self.chunk), labels_B.split(self.chunk), strict=True)
+        with torch.enable_grad():
+            maps = [cam(_leaf(part_nCHW), _targets(labels_n)) for part_nCHW, labels_n in parts]
+        return torch.cat([torch.from_numpy(map_nHW) for map_nHW in maps]).to(images_BCHW.device)
+
+    def _as_grid(self, images_BCHW: Tensor) -> Any:
+        prefix = self.classifier.model.num_prefix_tokens
+        grid = self.classifier.token_grid(images_BCHW)
+        return lambda tokens_nNC: tokens_nNC[:, prefix:].mT.unflatten(2, grid)
+
+
+def _leaf(images_nCHW: Tensor) -> Tensor:
+    """With frozen weights, gradients exist only where the images ask for theirs."""
+    return images_nCHW.detach().clone().requires_grad_()
+
+
+def _targets(labels_n: Tensor) -> list[Any]:
+    return [model_targets.ClassifierOutputTarget(label) for label in labels_n.tolist()]
+
+
+def _layer(model: torch.nn.Module, name: str) -> torch.nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise UsageError(
+            f"The classifier has no layer {name!r}; it has, among others, "
+            f"{', '.join(name for name, _ in model.named_children())}."
+        ) from None
