@@ -80,6 +80,7 @@ QUICK = Recipe(
             **{"fine_tune": "all", "hidden": 256, "epochs": 6},
             **{"batch_size": 32, "learning_rate": 0.03},
         },
+        "excitation-backprop": {"tap": 2},  # an 8×8 grid; stride 16 leaves 4×4
         "occlusion": {"positions": 14},  # every 4.6 pixels, not every 2.3
         "rise": {"masks": 400},
         # Lengths as of 224 pixels, a coarser grid, and faster: the areas come out the same.

@@ -31,7 +31,8 @@ from ._algorithm1 import Algorithm1, StrategyName
     published="ALN",
     reinterpretation=True,
     deviations="A reinterpretation, not a reproduction: the paper could not be found. Network, "
-    "area term, optimizers and schedule are CASM's; λ_r is searched on held-out training images.",
+    "area term, optimizers and schedule are CASM's; λ_r is searched on held-out training images "
+    "unless a recipe names one.",
 )
 @dataclass
 class ALN(Algorithm1):

@@ -45,7 +45,7 @@ ENOUGH = 0.01  # of the fall in score that the largest disc brings about
     published="Mask",
     deviations="The mask is blurred in floating point, not as an 8-bit picture. The blurred image "
     "and the jitter are made from the network's input, not from the picture in its original "
-    "size. Any classifier instead of GoogLeNet.",
+    "size. Any classifier, torchvision's googlenet among them, instead of Caffe's GoogLeNet.",
 )
 @dataclass
 class Mask(SaliencyMethod):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UsageError
+from . import googlenet  # noqa: F401  (makes the name known to timm)
 
 TAP_STRIDES = (4, 4, 8, 16, 32)
 

