@@ -178,7 +178,7 @@ def test_same_names_and_opening(results, pictures, tmp_path, monkeypatch):
         (["text.png", "--methods", "casm"], 1, "text.png cannot be decoded"),
         (["wide.jpg", "--methods", "baseline"], 2, "'baseline' was not trained with these"),
         (["wide.jpg", "--methods", "full"], 2, "makes boxes, not maps"),
-        (["wide.jpg", "--methods", "csam"], 2, "Did you mean 'casm'"),
+        (["wide.jpg", "--methods", "cassm"], 2, "Did you mean 'casm'"),
         (["wide.jpg", "--methods", "casm", "--seed", "7"], 2, "trains its classifier"),
         (["wide.jpg", "--methods", "casm", "--label", "9"], 2, "must lie in 0..7"),
         (["wide.jpg", "--methods", "casm", "--weights-from", "x"], 2, "no fitted.pt"),
