@@ -2,7 +2,8 @@
 
 Found among records by their settings alone; a sweep is a table, a long CSV and a figure of its own.
 Where a recipe leaves a setting open, as it does the number of training pictures per class, the
-recipe's own records are a sweep's last value: all of them.
+recipe's own records are a sweep's last value: all of them. Where runs search for the setting, as
+they do for λ_r, what they found is a value like those that were given.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from .table import PER_SEED, Column, Table, error_cell
 PICTURES = "fit.images_per_class"
 SWEEPABLE = ("data_options.", "hyperparameters.", PICTURES)
 OPEN = (PICTURES,)  # settings that recipes do not have; without a value they have no limit
+SEARCHED = {"hyperparameters.lambda_r": "lambda_r"}  # what a run may find itself: among findings
 ALL = math.inf
 FEWEST_VALUES = 3  # two points are a comparison of variants, not a curve
 NAMES = {
@@ -102,7 +104,8 @@ def find_sweeps(records: Sequence[Record]) -> list[Sweep]:
     """All sweeps among the variants, methods in the order of `records`.
 
     Seeds, and digests of the data that a seed or a swept option draws, count as equal. A recipe's
-    own records join a sweep of a setting that the recipe leaves open, with the seeds of the rest.
+    own records join a sweep of a setting that the recipe leaves open or lets a run search for,
+    with the seeds of the rest.
     """
     settings = {id(record): flat_settings(record.config) for record in records}
     names = {
@@ -114,11 +117,11 @@ def find_sweeps(records: Sequence[Record]) -> list[Sweep]:
     }
     curves: dict[tuple[str, str, str], list[list[Point]]] = {}
     for name in sorted(names):
-        pool = [record for record in records if record.variant or name in OPEN]
+        pool = [r for r in records if r.variant or name in OPEN or _found(name, r) is not None]
         alike = group_by(pool, lambda r, name=name: _all_but(name, r, settings[id(r)]))
         for same in alike.values():
             by_value = group_by(
-                _of_swept_seeds(same), lambda r, name=name: _value(name, settings[id(r)])
+                _of_swept_seeds(same), lambda r, name=name: _value(name, r, settings[id(r)])
             )
             if len(by_value) >= FEWEST_VALUES and all(map(_is_number, by_value)):
                 place = (same[0].data, same[0].recipe, name)
@@ -127,7 +130,8 @@ def find_sweeps(records: Sequence[Record]) -> list[Sweep]:
 
 
 def _all_but(name: str, record: Record, flat: Mapping[str, object]) -> tuple:
-    rest = sorted((key, repr(value)) for key, value in flat.items() if key != name)
+    aside = (name, "protocols")  # what else was scored changes nothing
+    rest = sorted((key, repr(value)) for key, value in flat.items() if key not in aside)
     return record.data, record.recipe, record.method, tuple(rest)
 
 
@@ -137,8 +141,14 @@ def _of_swept_seeds(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record.seed in seeds]
 
 
-def _value(name: str, flat: Mapping[str, object]) -> object:
-    return flat.get(name, ALL if name in OPEN else None)
+def _found(name: str, record: Record) -> object:
+    """What the run found for the setting `name`; None where it did not search."""
+    return (record.findings or {}).get(SEARCHED.get(name, ""))
+
+
+def _value(name: str, record: Record, flat: Mapping[str, object]) -> object:
+    found = _found(name, record)
+    return flat.get(name, ALL if name in OPEN else None) if found is None else found
 
 
 def _is_number(value: object) -> bool:

@@ -142,6 +142,18 @@ def test_errors_at_equal_area_are_interpolated_where_all_methods_reach_it(swept_
     assert found["0.40"] == ("50.0", "45.0")
 
 
+def test_what_a_run_found_by_searching_is_one_more_value(swept_size, a_record):
+    config = swept_size[0].config | {"hyperparameters": {"lambda_r": "search"}}
+    config["protocols"] = ["casm", "fong"]
+    method, seed = swept_size[0].method, swept_size[0].seed
+    found = a_record(method, 40, seed=seed, config=config, findings={"lambda_r": 17.5})
+    (before,), (sweep,) = find_sweeps(swept_size), find_sweeps([*swept_size, found])
+    values = [[point.value for point in curve] for curve in before.curves]
+    grown = [[point.value for point in curve] for curve in sweep.curves]
+    assert grown == [sorted([*values[0], 17.5]), *values[1:]]
+    assert sweep.curves[0][grown[0].index(17.5)].records == [found]
+
+
 def test_methods_whose_areas_never_meet_are_not_compared(swept_size):
     for record in swept_size:
         if record.method == "casm":
