@@ -77,7 +77,7 @@ def _draw(axes: Axes, same: Sequence[Priced], style: Mapping[str, Any]) -> None:
 
 
 def _name(found: Priced) -> str:
-    training = f" (+ {_duration(found.fitting)} of training)" if found.fitting >= 1 else ""
+    training = f" (+ {_duration(found.fitting)})" if found.fitting >= 1 else ""
     return found.title + training
 
 

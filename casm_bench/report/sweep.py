@@ -192,7 +192,8 @@ def sweep_table(sweep: Sweep) -> Table:
 
 def _caption(sweep: Sweep, point: Point) -> str:
     where = (sweep.data, sweep.recipe, describe_classifier(point.records[0]))
-    quantity = sweep.quantity[0].upper() + sweep.quantity[1:]
+    first = sweep.quantity[0]
+    quantity = (first.upper() if first.isascii() else first) + sweep.quantity[1:]  # λ_r stays λ_r
     return (
         f"{quantity} ({sweep.setting}) varied, all else equal: "
         f"{', '.join(part for part in where if part)}, seeds "

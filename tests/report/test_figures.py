@@ -111,7 +111,7 @@ def test_seconds_per_map_and_training(a_record):
     grad = priced([a_record("grad", cost={"images_per_second": 2.0})], estimate)
     figure = cost_figure([masker, grad])
     names = [text.get_text() for text in figure.axes[0].texts]
-    assert names == ["CASM (+ 2 min of training)", "Grad"]
+    assert names == ["CASM (+ 2 min)", "Grad"]
     assert priced([a_record()], estimate) is None  # says nothing about its speed
 
 
