@@ -38,7 +38,7 @@ def training_figure(records: Sequence[Record], found: Sequence[Measurement]) -> 
             _draw(axes, quantity, [same for _, same in of_methods])
             axes.set_xlabel("epoch")
         panels[0].set_title(str(setting), loc="left")
-        panels[0].legend()
+        _name_lines(panels)
     return figure
 
 
@@ -62,6 +62,14 @@ def _draw(axes: Axes, quantity: str, methods: Sequence[Sequence[Record]]) -> Non
     axes.set(ylabel=QUANTITIES[quantity], ylim=(-0.03, 1.03))
     axes.xaxis.get_major_locator().set_params(integer=True)
     tidy(axes)
+
+
+def _name_lines(panels: Sequence[Axes]) -> None:
+    """A legend above the last panel, beside the row's title."""
+    lines, names = panels[0].get_legend_handles_labels()
+    style = {"ncols": len(names), "fontsize": 7, "handlelength": 1.6, "columnspacing": 0.8}
+    legend = panels[-1].legend(lines, names, loc="lower right", bbox_to_anchor=(1.05, 1), **style)
+    legend.set_in_layout(False)  # it is wider than its panel, which must not grow with it
 
 
 def _curve(record: Record, quantity: str) -> list[float]:
