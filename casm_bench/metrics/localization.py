@@ -125,17 +125,14 @@ def map_f1(
     `cell`: rows and columns of the frame that each value of the map stands for.
     """
     rows, columns = cell
+    # OpenCV adds up faster than numpy, but its last digits depend on where a slice lies in memory.
+    map_HW = map_HW.astype(np.float64)
     if cell == (1, 1):
-        inside_n = np.array([_sum(map_HW[y0:y1, x0:x1]) for x0, y0, x1, y1 in visible.boxes_M4])
+        inside_n = np.array([map_HW[y0:y1, x0:x1].sum() for x0, y0, x1, y1 in visible.boxes_M4])
     else:
-        inside_n = _sums_in_boxes(map_HW.astype(np.float64), visible.boxes_M4, rows, columns)
-    f1_n = _f1(inside_n, _sum(map_HW) * rows * columns, visible.area_M)
+        inside_n = _sums_in_boxes(map_HW, visible.boxes_M4, rows, columns)
+    f1_n = _f1(inside_n, float(map_HW.sum()) * rows * columns, visible.area_M)
     return float(f1_n.max()), float(f1_n.mean())
-
-
-def _sum(map_HW: np.ndarray) -> float:
-    """In float64; OpenCV is faster, but its last digits depend on where a slice lies in memory."""
-    return float(map_HW.sum(dtype=np.float64))
 
 
 def _sums_in_boxes(map_HW: np.ndarray, boxes_n4: np.ndarray, rows: int, columns: int) -> np.ndarray:
