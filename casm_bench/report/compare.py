@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import glob
-import io
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +20,7 @@ from ..files import write_atomically
 from ..protocols import column_title, in_order
 from ..records import Record, load_per_image, load_record, load_records
 from ..statistics import PairedDifference, compare_hits, holm
+from .as_csv import as_csv
 from .measured import PAPERS_PROTOCOL, group_by, is_control
 from .published import Published, find_row
 
@@ -308,13 +307,8 @@ EXPLANATION = (
 
 def comparisons_csv(found: Sequence[Comparison]) -> str:
     """One line per comparison, numbers unrounded."""
-    text = io.StringIO()
     rows = [_flat(comparison) for comparison in found]
-    columns = list(rows[0]) if rows else []
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return as_csv(list(rows[0]) if rows else [], rows)
 
 
 def _flat(found: Comparison) -> dict[str, object]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 
 from ..records import Record
+from .as_csv import as_csv
 from .measured import Measurement, Setting, measurements, runs
 from .measures import measures
 from .published import Published
@@ -24,11 +23,7 @@ def to_csv(records: Sequence[Record], rows: Mapping[str, Published]) -> str:
     lines += [_error_line(m) for m in measurements(records, rows)]
     for setting, same in runs(records):
         lines += _measure_lines(setting, same)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return as_csv(CSV_COLUMNS, lines)
 
 
 def _published_line(name: str, row: Published) -> dict[str, object]:

@@ -8,8 +8,6 @@ they do for λ_r, what they found is a value like those that were given.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from matplotlib.figure import Figure
 
 from ..records import Record
 from ..statistics import Estimate
+from .as_csv import as_csv
 from .drawing import TEXT_WIDTH, look, tidy
 from .measured import describe_classifier, flat_settings, group_by, measurements
 from .measures import Spread, measures, spread_cell
@@ -222,13 +221,8 @@ CSV_COLUMNS = (
 
 def sweep_csv(sweep: Sweep) -> str:
     """Long format: a line per value, method and measure."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, CSV_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for curve in sweep.curves:
-        for point in curve:
-            writer.writerows(_csv_lines(sweep, point))
-    return text.getvalue()
+    points = [point for curve in sweep.curves for point in curve]
+    return as_csv(CSV_COLUMNS, [line for point in points for line in _csv_lines(sweep, point)])
 
 
 def _csv_lines(sweep: Sweep, point: Point) -> list[dict[str, object]]:

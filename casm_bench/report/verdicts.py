@@ -21,8 +21,6 @@ The rules, in order:
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,6 +30,7 @@ from typing import Literal
 from ..protocols import BoxRule
 from ..records import Record
 from ..statistics import equivalence
+from .as_csv import as_csv
 from .published import Conditions, Published
 
 MARGIN = 1.0  # points of LE
@@ -132,11 +131,7 @@ COLUMNS = (
 
 def verdicts_csv(lines: Sequence[dict[str, object]]) -> str:
     """One line per measured row and published figure, with the columns COLUMNS."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return as_csv(COLUMNS, lines)
 
 
 def verdict_line(record: Record, verdict: Verdict) -> dict[str, object]:
