@@ -49,6 +49,7 @@ class Recipe:
     images_per_class: int | None = None  # that methods train on, as often as on all; None: all
     precision: Precision = "fp32"  # of training; masks, losses and optimizers are fp32 always
     compile: bool = False  # networks through torch.compile while training
+    follow: int = 200  # pictures on which training is followed, which changes nothing; 0: none
     data: dict[str, dict[str, object]] = field(default_factory=dict)  # options by data set
     methods: dict[str, dict[str, object]] = field(default_factory=dict)  # fields by method
 

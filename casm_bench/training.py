@@ -76,6 +76,7 @@ class TrainBatches:
     tensorboard: Path | None = None  # folder for the epochs' statistics, if they are wanted there
     least_area: float = LEAST_AREA  # of random crops, as a share of the picture
     scale: int | None = None  # short side of pictures, in pixels, of which a square is cut out
+    onlooker: Callable[[int], None] | None = None  # told of every epoch of a watched training
 
     def __post_init__(self) -> None:
         self.dataset = self._shown(self.dataset)
@@ -199,12 +200,15 @@ class Totals:
         return means | {"seconds": self.seconds}
 
 
-def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, float]]:
+def run(
+    trainee: Trainee, batches: TrainBatches, epochs: int, watched: bool = False
+) -> list[dict[str, float]]:
     """Train for a number of epochs and return each epoch's mean statistics.
 
     With a workspace, the run continues from the last checkpoint there, and a finished one is not
-    trained again. Raises UsageError when the checkpoint belongs to another configuration, and
-    WorkError when it is damaged.
+    trained again. `watched` says that the method can make maps after any epoch; then
+    `batches.onlooker` is told of each. Raises UsageError when the checkpoint belongs to another
+    configuration, and WorkError when it is damaged.
     """
     if len(batches.dataset) == 0:
         raise UsageError(f"Data set {batches.dataset.name!r} has no training pictures.")
@@ -231,6 +235,8 @@ def run(trainee: Trainee, batches: TrainBatches, epochs: int) -> list[dict[str, 
                 history.append({"epoch": epoch + 1, **totals.means()})
                 write_summary(history[-1])
                 bar.set_postfix_str(_short(history[-1]))
+                if watched and batches.onlooker:
+                    batches.onlooker(epoch + 1)
                 epoch, step, totals = epoch + 1, 0, Totals()
             checkpoint.save(trainee, epoch, step, totals, history)
     return history

@@ -151,7 +151,7 @@ class Algorithm1(SaliencyMethod):
         if self.lambda_r == "search":
             self.findings = _lambda_search.search(self, train_batches)
         game = self.game(train_batches.arithmetic)
-        self.history = training.run(game, train_batches, self.epochs)
+        self.history = training.run(game, train_batches, self.epochs, watched=True)
         self.classifier.eval()
         _lambda_search.warn_if_trivial(self, self.history[-1]["mask_mean"])
 

@@ -101,6 +101,18 @@ class Bench:
         """What thresholds of policy `tuned` are chosen on."""
         return tuning_pictures(self.request, self.splits, self.evaluated, self.seed)
 
+    @cached_property
+    def followed_pictures(self) -> Dataset:
+        """What localization error over training is measured on, drawn by the seed.
+
+        Held-out pictures with boxes or, where there are none, evaluated ones.
+        """
+        held_out = self.splits.held_out
+        boxed = held_out.only_boxed() if held_out is not None else ()
+        boxed = boxed if len(boxed) else self.evaluated.only_boxed()
+        order_N = np.random.default_rng(self.seed).permutation(len(boxed))
+        return boxed.subset(np.sort(order_N[: self.recipe.follow]))
+
     @property
     def tunes(self) -> bool:
         return any(protocol.policy == "tuned" for protocol in self.protocols)
@@ -474,6 +486,8 @@ def _adapted_recipe(request: Request) -> Recipe:
     recipe = replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
     if recipe.images_per_class is not None and recipe.images_per_class < 1:
         raise UsageError("--set recipe.images_per_class must be at least 1.")
+    if recipe.follow < 0:
+        raise UsageError("--set recipe.follow must be at least 0.")
     sizes = (recipe.batch_size, recipe.evaluation_batch_size, recipe.pretraining.batch_size)
     if min(sizes) < 1:
         raise UsageError("--set: batch sizes of recipe and pretraining must be at least 1.")

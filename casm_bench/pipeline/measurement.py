@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from ..errors import CasmBenchError, UsageError, WorkError
 from ..files import short_hash, write_atomically
 from ..maps import check_map, to_grid, unit_range
 from ..metrics.evidence import evidence_metrics
+from ..metrics.localization import localization_error
 from ..metrics.masked import masked_correct
 from ..metrics.masks import mask_statistics, summarise_masks
 from ..metrics.scoring import (
@@ -38,7 +40,7 @@ from ..metrics.scoring import (
     tune,
 )
 from ..progress import progress
-from ..protocols import BoxRule, Protocol
+from ..protocols import CASM, BoxRule, Protocol
 from ..records import (
     Record,
     per_image_table,
@@ -47,6 +49,7 @@ from ..records import (
     save_record,
 )
 from ..statistics import error_interval, mean_interval
+from .following import Follower
 
 if TYPE_CHECKING:
     from .bench import Bench
@@ -160,6 +163,7 @@ class Measurement:
 
     def _train_and_keep(self, path: Path) -> None:
         bench, recipe = self.bench, self.bench.recipe
+        follower = self._follower()
         batches = training.batches_for(self.facts)(
             bench.pictures_to_fit(self.facts),
             self.method.classifier,
@@ -172,9 +176,12 @@ class Measurement:
             held_out=bench.splits.held_out,
             arithmetic=bench.arithmetic,
             tensorboard=bench.tensorboard(self.facts.name),
+            onlooker=follower,
         )
         with Cost(bench.device, peak=False) as cost, blamed(self.facts, "fit"):
             self.method.fit(batches)
+        if follower:
+            follower.tell(self.method)
         history = self.method.history
         seconds = sum(epoch.get("seconds", 0.0) for epoch in history) or cost.seconds
         if processes.is_first():
@@ -187,6 +194,22 @@ class Measurement:
             write_atomically(path, lambda temporary: torch.save(fitted, temporary))
             for checkpoint in self.folder.rglob("training.pt"):  # one for every phase
                 checkpoint.unlink()
+
+    def _follower(self) -> Follower | None:
+        """Who measures localization error during training, if anybody is to."""
+        bench = self.bench
+        if not bench.recipe.follow or isinstance(self.method, BoxMethod):
+            return None
+        pictures = bench.followed_pictures
+        error = partial(self._error_on, pictures)
+        twin = partial(bench.make, self.cls)
+        return Follower(self.method, twin, error, pictures, self.folder / "followed.json")
+
+    def _error_on(self, pictures: Dataset, method: SaliencyMethod) -> float:
+        """Localization error in percent, under protocol `casm`, of maps that are made now."""
+        maps = self._maps_now(pictures, CASM.input_frame, method)
+        how = (self.facts.rule, self.size, self.facts.upsample, self.facts.scale_free)
+        return localization_error(score_maps(maps, pictures, CASM, *how).hit_N)
 
     # --- maps and boxes -----------------------------------------------------------------------
 
@@ -296,6 +319,19 @@ class Measurement:
         for index, map_HW in zip(batch.indices_B, maps_BHW, strict=True):
             check_map(map_HW, f"{self.facts.name} of {pictures.names[index]}")
         return maps_BHW
+
+    def _maps_now(
+        self,
+        pictures: Dataset,
+        frame: str,
+        method: SaliencyMethod,
+        indices: list[int] | None = None,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Maps that a method makes, kept nowhere; of all pictures unless `indices` are given."""
+        size = self.bench.recipe.evaluation_batch_size
+        for batch in frame_batches(pictures, frame, self.size, size, indices):
+            maps_BHW = self._maps_of(batch, pictures, method)
+            yield from zip(batch.indices_B.tolist(), maps_BHW, strict=True)
 
     def _on_device(self, batch: FrameBatch) -> tuple[Tensor, Tensor]:
         if batch.images_BCHW.is_meta:

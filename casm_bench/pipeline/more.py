@@ -218,9 +218,7 @@ class More(Measurement):
         self, method: SaliencyMethod, indices: list[int]
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Maps that another method than the finished run's makes of these images."""
-        for batch in self._batches(self.frame, indices):
-            maps_BHW = self._maps_of(batch, self.dataset, method)
-            yield from zip(batch.indices_B.tolist(), maps_BHW, strict=True)
+        return self._maps_now(self.dataset, self.frame, method, indices)
 
     def _picture(self, index: int) -> np.ndarray:
         return self.dataset.frame_image(index, self.frame, self.size)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from ..recipes import DEFAULT_METHODS, get_recipe
 
+FOLLOWED = ("recipe", "follow")  # a setting that decides nothing
+
 
 @dataclass(frozen=True)
 class Request:
@@ -47,8 +49,9 @@ class Request:
         """Names what differs from the recipe: empty, or for instance `n100-1a2b3c4d`."""
         parts = [] if self.limit is None else [f"n{self.limit}"]
         others = self.train_data if self.train_data != get_recipe(self.recipe).train_data else None
-        if self.settings or others:
-            changed = json.dumps([self.settings, others], sort_keys=True, default=str)
+        settings = _deciding(self.settings)
+        if settings or others:
+            changed = json.dumps([settings, others], sort_keys=True, default=str)
             parts.append(hashlib.sha256(changed.encode()).hexdigest()[:8])
         return "-".join(parts)
 
@@ -57,3 +60,12 @@ class Request:
         """The recipe, and the classifier where another one than the recipe's was named."""
         parts = [self.recipe, self.classifier, self.weights and Path(self.weights).stem]
         return "+".join(part for part in parts if part)
+
+
+def _deciding(settings: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    """Settings without what changes no result."""
+    kept = {
+        target: {name: value for name, value in values.items() if (target, name) != FOLLOWED}
+        for target, values in settings.items()
+    }
+    return {target: values for target, values in kept.items() if values or not settings[target]}

@@ -140,6 +140,7 @@ class PermutedLabels(Bench):
     def __init__(self, bench: Bench) -> None:
         super().__init__(bench.request, bench.seed)
         self.usual = bench
+        self.recipe = replace(self.recipe, follow=0)
 
     @cached_property
     def splits(self) -> Splits:

@@ -137,11 +137,11 @@ def test_an_interrupted_search_goes_on(shapes, classifier, tmp_path, monkeypatch
     expected.fit(batches_of(shapes, classifier))
     real, calls = training.run, []
 
-    def stops_in_the_second_trial(*arguments):
+    def stops_in_the_second_trial(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(training, "run", stops_in_the_second_trial)
     with pytest.raises(KeyboardInterrupt):
