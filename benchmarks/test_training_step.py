@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from casm_bench import memory
 from casm_bench.backbones.classifier import Classifier, build_classifier
 from casm_bench.methods._algorithm1 import Algorithm1, Game
 
@@ -75,6 +76,7 @@ def classifier_stays() -> Step:
 @pytest.mark.benchmark(group="training step, CPU seconds", timer=time.process_time)
 @pytest.mark.parametrize("make_step", [current_judges, past_judges, classifier_stays])
 def test_training_step(make_step, beside):
+    memory.keep_freed()  # for both, as in `training.run`
     images_BCHW, labels_B = batch()
     step, plain = make_step(), plain_step()
 

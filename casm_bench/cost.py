@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from . import memory
+
 
 class Cost:
     """Context that measures wall seconds and peak memory of what happens inside.
@@ -42,6 +44,7 @@ class Cost:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             return
+        memory.give_back()  # what work before this one has left
         with contextlib.suppress(OSError):  # then the peak counts from the start of the process
             Path("/proc/self/clear_refs").write_text("5")
 

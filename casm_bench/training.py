@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import processes
+from . import memory, processes
 from .api import Facts
 from .backbones.arithmetic import Arithmetic
 from .backbones.classifier import Classifier
@@ -213,6 +213,7 @@ def run(
     if len(batches.dataset) == 0:
         raise UsageError(f"Data set {batches.dataset.name!r} has no training pictures.")
     batches.arithmetic.check(batches.device)
+    memory.keep_freed()
     checkpoint = _Checkpoint(batches, epochs)
     with (
         torch.random.fork_rng(),

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FOUNDATIONS = (
-    *("errors", "lazy", "files", "processes", "progress", "settings"),
+    *("errors", "lazy", "files", "memory", "processes", "progress", "settings"),
     *("protocols", "api", "registry", "recipes"),
 )
 LAYERS = (
