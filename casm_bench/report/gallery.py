@@ -16,7 +16,7 @@ from .evidence import evidence, evidence_figure
 from .figure1 import figure1, figure1_blocks
 from .measured import PAPERS_PROTOCOL, Measurement, group_by, is_control, runs
 from .sweep import Sweep, sweep_figure
-from .training import training_figure
+from .training import training_caption, training_figure
 
 CAPTIONS = {
     "figure1": "Original, masked-in, masked-out and inpainted pictures, hidden pixels in grey "
@@ -37,7 +37,6 @@ CAPTIONS = {
     "randomized-weights": "Sanity check: similarity of each method's maps to those it makes once "
     "the classifier's weights are randomized; a map that stays alike does not depend on them. "
     "Bands: 95 % intervals over images, or the range over several seeds. Controls are grey.",
-    "training": "Training, epoch by epoch; thin lines are seeds.",
 }
 
 
@@ -69,7 +68,7 @@ def draw_all(
                 caption = f"{setting}. {CAPTIONS[family]}"
                 drawn[f"{family}-{setting.slug}"] = Drawn(figure, caption)
     if training := training_figure(records, found):
-        drawn["training"] = Drawn(training, CAPTIONS["training"])
+        drawn["training"] = Drawn(training, training_caption(records, found))
     for name, sweep in sweeps.items():
         what = f"{sweep.quantity[0].upper()}{sweep.quantity[1:]}"
         caption = f"{what}: all else equal; small marks are seeds."
