@@ -15,6 +15,7 @@ from PIL import Image
 from casm_bench.cli import main
 from casm_bench.errors import WorkError
 from casm_bench.records import per_image_table, save_private_pictures, save_record
+from casm_bench.report.browser import picture_files
 from casm_bench.report.page import write_page
 
 SIZE, GRID = 32, 8
@@ -360,11 +361,31 @@ def seen(tab, canvas):
     return np.asarray(shot.convert("RGB").resize((448, 448), Image.Resampling.NEAREST))
 
 
+def written(image_HW3):
+    """A picture as the page has it."""
+    (content,) = picture_files({"images": [image_HW3]}).values()
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+
+
+def test_pictures_take_few_bytes_and_faint_stripes_stay():
+    """Drawn shapes' second cue is a stripe of some 13 grey levels under noise."""
+    rng = np.random.default_rng(0)
+    stripe_HW1 = np.where(np.arange(64) // 4 % 2, 122, 135)[:, None, None]
+    noisy_HW3 = np.broadcast_to(stripe_HW1, (64, 64, 3)) + rng.normal(0, 8, (64, 64, 3))
+    image_HW3 = noisy_HW3.round().astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(image_HW3).save(buffer, "PNG")
+    (content,) = picture_files({"images": [image_HW3]}).values()
+    assert len(content) < len(buffer.getvalue()) / 4
+    rows_H = written(image_HW3).mean((1, 2))
+    assert np.abs(rows_H - image_HW3.mean((1, 2))).max() < 2
+
+
 def test_masked_pictures_hide_what_they_say(visit):
     tab = visit("browse.html")
     tab.locator("figcaption").first.wait_for()
     inside, outside = (16 * 14 + 7, 17 * 14 + 7), (2 * 14 + 7, 30 * 14 + 7)  # row, column
-    plain = pictures()["images"][0]
+    plain = written(pictures()["images"][0])
     for view, grey, kept in (("inside", outside, inside), ("outside", inside, outside)):
         tab.get_by_label("View").select_option(view)
         row, column = (side // 14 for side in kept)
