@@ -154,11 +154,12 @@ def reference_mask(decoder, features):
 
 
 def test_decoder_agrees_with_a_straightforward_reference(resnet50, images):
-    decoder = Decoder(resnet50.feature_channels).eval()
+    decoder = Decoder(resnet50.feature_channels).eval().double()
     with torch.no_grad():
-        _, features = resnet50.with_features(images)
+        features = [feature.double() for feature in resnet50.with_features(images)[1]]
         mask_B1hw = decoder(features)
-        torch.testing.assert_close(mask_B1hw, reference_mask(decoder, features), rtol=0, atol=1e-6)
+        expected_B1hw = reference_mask(decoder, features)
+    torch.testing.assert_close(mask_B1hw, expected_B1hw, rtol=0, atol=1e-12)
     assert mask_B1hw.shape == (2, 1, 16, 16)
     assert 0 <= mask_B1hw.min() <= mask_B1hw.max() <= 1
 
