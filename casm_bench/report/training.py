@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -34,6 +35,7 @@ def training_figure(records: Sequence[Record], found: Sequence[Measurement]) -> 
     if not settings:
         return None
     shown = {setting: _quantities(of) for setting, of in settings.items()}
+    looks = {method: look(i) for i, method in enumerate(dict.fromkeys(r.method for r in logged))}
     columns = max(map(len, shown.values()))
     figure = Figure(figsize=(TEXT_WIDTH, 1.5 * len(settings) + 0.35), layout="constrained")
     grid = figure.subplots(len(settings), columns, sharex="row", squeeze=False)
@@ -42,7 +44,7 @@ def training_figure(records: Sequence[Record], found: Sequence[Measurement]) -> 
             axes.set_axis_off()
         panels = panels[: len(shown[setting])]
         for axes, quantity in zip(panels, shown[setting], strict=True):
-            _draw(axes, quantity, [same for _, same in of_methods])
+            _draw(axes, quantity, [same for _, same in of_methods], looks)
         panels[0].set_title(str(setting), loc="left")
         _name_lines(panels)
     for axes in grid[-1]:
@@ -52,8 +54,11 @@ def training_figure(records: Sequence[Record], found: Sequence[Measurement]) -> 
 
 def training_caption(records: Sequence[Record], found: Sequence[Measurement]) -> str:
     """What the curves are, and on how many pictures localization error was measured."""
-    caption = "Training, epoch by epoch; thin lines are seeds. Mask area and accuracies are means "
-    caption += "over the epoch's training pictures, as the masker and its judges were then."
+    caption = (
+        "Training, epoch by epoch; thin lines are seeds, and lines begin where masks do. Mask area "
+        "and accuracies are means over the epoch's training pictures, as the masker and its judges "
+        "were then."
+    )
     findings = [record.findings or {} for record in _logged(records, found)]
     followed = dict.fromkeys(
         f"{how['images']} pictures of {how['on']}"
@@ -82,9 +87,14 @@ def _quantities(of_methods: Sequence[tuple[object, Sequence[Record]]]) -> list[s
     return [q for q in QUANTITIES if any(q in epoch for epoch in last)][:PANELS]
 
 
-def _draw(axes: Axes, quantity: str, methods: Sequence[Sequence[Record]]) -> None:
-    for number, same in enumerate(methods):
-        style = look(number) | {"markersize": 3}
+def _draw(
+    axes: Axes,
+    quantity: str,
+    methods: Sequence[Sequence[Record]],
+    looks: Mapping[str, Mapping[str, Any]],
+) -> None:
+    for same in methods:
+        style = looks[same[0].method] | {"markersize": 3}
         curves = [curve for record in same if (curve := _curve(record, quantity))]
         if not curves:
             continue

@@ -80,6 +80,19 @@ def test_localization_error_is_drawn_where_it_is_known(followed, rows):
     assert panels[0, "LE (%)"].get_ylim() == (-3, 103)
 
 
+def test_a_method_looks_alike_in_every_row(a_record, rows):
+    training = [{"epoch": 1, "mask_mean": 0.5}]
+    records = [
+        a_record("casm", data="a", training=training),
+        a_record("baseline", data="b", training=training),
+        a_record("casm", data="b", training=training),
+    ]
+    with drawn_alike():
+        figure = training_figure(records, measurements(records, rows))
+    colours = [[line.get_color() for line in axes.lines] for axes in figure.axes]
+    assert colours[0] == colours[1][-1:] != colours[1][:1]
+
+
 def test_the_caption_says_on_how_many_pictures(followed, trained, rows):
     caption = training_caption(followed, measurements(followed, rows))
     assert caption.count("200 pictures of shapes held-out") == 1
