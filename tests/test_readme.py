@@ -1,4 +1,4 @@
-"""The method that the README shows works as it stands there."""
+"""The method that the README shows works as it stands there, and its tables are the records'."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ import torch
 from torch import nn
 
 from casm_bench import registry
+from casm_bench.records import load_records
+from casm_bench.report.measured import in_paper_order
+from casm_bench.report.published import read_published, table1_rows
+from casm_bench.report.readme import with_tables
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -26,3 +30,13 @@ def test_readme_method_on_a_linear_classifier(tmp_path):
     weight_BCHW = linear.weight[labels_B].view(2, 3, 4, 4)
     expected_BHW = (weight_BCHW * images_BCHW).abs().amax(dim=1)
     torch.testing.assert_close(maps_BHW, expected_BHW.detach())
+
+
+def test_tables_are_those_of_the_records():
+    """`make paper` writes them."""
+    results = README.parent / "results"
+    rows = table1_rows(read_published(results))
+    records = in_paper_order(load_records(results), rows)
+    text = README.read_text(encoding="utf-8")
+    assert text.count("<!-- table: ") == text.count("<!-- end of table -->") == 6
+    assert with_tables(text, records, rows) == text

@@ -78,21 +78,25 @@ def cards_as_text(ledger: Sequence[Published]) -> str:
 
 def cards_as_markdown(ledger: Sequence[Published]) -> str:
     """A table of the methods in `methods/`, then their cards. Plug-ins are left to their makers."""
-    classes = [registry.get(name) for name in registry.names()]
-    own = [cls for cls in classes if _is_own(cls.facts)]
     head = "Made from the declarations in `methods/` by `python -m casm_bench paper`.\n"
-    sections = [_section(cls, ledger) for cls in own]
-    return "\n".join(["# Methods\n", head, *_overview(own), "", *sections])
+    sections = [_section(cls, ledger) for cls in _own_methods()]
+    return "\n".join(["# Methods\n", head, methods_table(), *sections])
 
 
-def _overview(classes: Sequence[type[SaliencyMethod]]) -> list[str]:
-    rows = [OVERVIEW, ("---",) * len(OVERVIEW), *(_row(cls.facts) for cls in classes)]
-    return [f"| {' | '.join(row)} |" for row in rows]
+def methods_table(file: str = "") -> str:
+    """The methods in `methods/`, a line each, linked to their cards in the Markdown `file`."""
+    rows = [OVERVIEW, ("---",) * len(OVERVIEW), *(_row(cls.facts, file) for cls in _own_methods())]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def _row(facts: Facts) -> tuple[str, ...]:
+def _own_methods() -> list[type[SaliencyMethod]]:
+    classes = [registry.get(name) for name in registry.names()]
+    return [cls for cls in classes if _is_own(cls.facts)]
+
+
+def _row(facts: Facts, file: str) -> tuple[str, ...]:
     family = f"{facts.family}, reinterpreted" if facts.reinterpretation else facts.family
-    link = f"[`{facts.name}`](#{facts.name})"
+    link = f"[`{facts.name}`]({file}#{facts.name})"
     known = (_yes(facts.trained), _yes(facts.knows_class), facts.boxes)
     return (link, facts.title, family, *known, facts.cost)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..errors import WorkError
+from ..errors import UsageError, WorkError
 from ..files import write_atomically
 from ..records import Record, load_records
 from .cards import cards_as_markdown
@@ -21,7 +21,8 @@ from .long_csv import to_csv
 from .measured import in_paper_order, measurements, verdicts
 from .measures import metric_tables
 from .pdf import to_pdf
-from .published import LEDGER, read_published, table1_rows
+from .published import LEDGER, Published, read_published, table1_rows
+from .readme import with_tables
 from .sound import LISTED, DigestOf, check_records, list_of
 from .sweep import (
     NAMES,
@@ -56,6 +57,7 @@ def write_paper(
     *,
     drop_missing: bool = False,
     digest_of: DigestOf | None = None,
+    readme: Path | None = None,
 ) -> list[Path]:
     """Regenerate `<paper>/generated` and the PDF from the records; train and measure nothing.
 
@@ -63,19 +65,38 @@ def write_paper(
     a figure or table for which records no longer suffice is removed rather than left to mislead.
     `drop_missing`: do without records that the last paper was made from and that are gone.
     `digest_of`: hash of the data that a record was measured on, as they are now, or None.
+    `readme`: a text whose marked tables are made anew, see `report.readme`.
     Raises WorkError when there is no record, when one is missing, stale or was edited, or when
     writing fails; then nothing is written.
     """
     results, folder = Path(results), Path(paper) / GENERATED
     records = _sound_records(results, folder / LISTED if not drop_missing else Path(), digest_of)
     content, pdf = _contents(records, results)
+    text = None if readme is None else _filled(readme, records, _rows(results))
     for path in {path for stem in OURS for path in folder.glob(f"{stem}.*")}:
         if path.name not in content and path.suffix.lstrip(".") in KINDS:
             path.unlink()
     for name, new in content.items():
         _write_if_changed(folder / name, new)
     _write_if_changed(Path(paper) / PDF, pdf)
-    return [*(folder / name for name in content), Path(paper) / PDF]
+    if text is not None:
+        _write_if_changed(readme, text.encode())
+    return [*(folder / name for name in content), Path(paper) / PDF, *([readme] if text else [])]
+
+
+def _filled(readme: Path, records: Sequence[Record], rows: Mapping[str, Published]) -> str:
+    try:
+        text = readme.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--readme {readme} cannot be read: {error}.") from None
+    return with_tables(text, in_paper_order(records, rows), rows)
+
+
+def _rows(results: Path) -> dict[str, Published]:
+    rows = table1_rows(read_published(results))
+    if not rows:
+        raise WorkError(f"{results / LEDGER} is missing or lacks the rows of the paper's Table 1.")
+    return rows
 
 
 def _sound_records(results: Path, listed: Path, digest_of: DigestOf | None) -> list[Record]:
@@ -91,10 +112,7 @@ def _sound_records(results: Path, listed: Path, digest_of: DigestOf | None) -> l
 
 def _contents(records: Sequence[Record], results: Path) -> tuple[dict[str, bytes], bytes]:
     """Generated files by name, and the PDF."""
-    ledger = read_published(results)
-    rows = table1_rows(ledger)
-    if not rows:
-        raise WorkError(f"{results / LEDGER} is missing or lacks the rows of the paper's Table 1.")
+    ledger, rows = read_published(results), _rows(results)
     records = in_paper_order(records, rows)
     sweeps = {sweep.name: sweep for sweep in find_sweeps(records)}
     swept = {id(record) for sweep in sweeps.values() for record in sweep.records()}

@@ -92,7 +92,7 @@ def main_table(found: Sequence[Measurement], rows: Mapping[str, Published]) -> T
     controls = [Line(m.title, None, m.method) for m in others if m.family == CONTROL]
     columns = [Column("method"), Column("published")]
     for setting, measured in by_setting.items():
-        titles = (*_titles(measured), PER_SEED, VERDICT)
+        titles = (*column_titles(measured).values(), PER_SEED, VERDICT)
         columns += [Column(title, str(setting)) for title in titles]
     return Table(
         label="table1",
@@ -151,10 +151,12 @@ def published_cell(published: Published | None) -> Cell:
     return (f"{published.value:.1f}{'' if published.protocol == 'casm' else ELSEWHERE}",)
 
 
-def _titles(found: Sequence[Measurement]) -> list[str]:
-    """Column titles of `_protocols`; upper bounds are marked."""
+def column_titles(found: Sequence[Measurement]) -> dict[str, str]:
+    """Titles by protocol, in the order of their declaration; upper bounds are marked."""
     oracles = {m.protocol for m in found if m.policy == "oracle"}
-    return [column_title(name, "oracle" if name in oracles else "") for name in _protocols(found)]
+    return {
+        name: column_title(name, "oracle" if name in oracles else "") for name in _protocols(found)
+    }
 
 
 def _protocols(found: Iterable[Measurement]) -> list[str]:
@@ -167,6 +169,12 @@ def _error_cells(
     """Errors by protocol; those are marked that do not clearly beat the controls."""
     cells = {m.protocol: _marked_cell(m, controls) for m in found}
     return [cells.get(name, EMPTY) for name in protocols]
+
+
+def marked_errors(found: Sequence[Measurement]) -> dict[tuple[str, str], Cell]:
+    """Errors of one setting by method and protocol, marked as in Table 1."""
+    controls = _best_controls(found)
+    return {(m.method, m.protocol): _marked_cell(m, controls) for m in found}
 
 
 def _marked_cell(found: Measurement, controls: Mapping[Scale, float]) -> Cell:
@@ -240,7 +248,7 @@ def _policies(found: Sequence[Measurement]) -> str:
 
 def _listing(label: str, caption: str, heading: str, found: Sequence[Measurement]) -> Table:
     protocols = _protocols(found)
-    titles = ("data", heading, "method", *_titles(found), PER_SEED)
+    titles = ("data", heading, "method", *column_titles(found).values(), PER_SEED)
     grouped = group_by(found, lambda m: (m.setting, m.source or m.change, m.method))
     controls = _best_controls(found)
     return Table(
@@ -312,8 +320,7 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 def _markdown_table(table: Table) -> str:
     parts = [
-        f"**{group}**\n\n{_markdown_grid(part)}" if group else _markdown_grid(part)
-        for group, part in by_group(table)
+        f"**{group}**\n\n{grid(part)}" if group else grid(part) for group, part in by_group(table)
     ]
     return "\n".join([f"{table.caption}\n", *parts])
 
@@ -341,7 +348,8 @@ def _only(table: Table, group: str) -> Table:
     )
 
 
-def _markdown_grid(table: Table) -> str:
+def grid(table: Table) -> str:
+    """The table in GitHub's Markdown, without its caption."""
     titles = [f"{c.group}<br>{c.title}" if c.group else c.title for c in table.columns]
     lines = [_markdown_row((title,) for title in titles), "|---" * len(titles) + "|"]
     for number, row in enumerate(table.rows):
@@ -431,8 +439,7 @@ def _latex_cell(cell: Cell) -> str:
 def final_table(records: Sequence[Record], rows: Mapping[str, Published]) -> list[dict[str, str]]:
     """What a run prints at its end: a line per method, all with the same columns in order."""
     found = measurements(records, rows)
-    protocols = _protocols(found)
-    titles = dict(zip(protocols, _titles(found), strict=True))
+    titles = column_titles(found)
     return [_final_line(setting, same, found, titles, rows) for setting, same in runs(records)]
 
 

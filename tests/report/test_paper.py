@@ -145,3 +145,37 @@ def test_edited_records_are_refused_and_nothing_is_written(saved, tmp_path):
     with pytest.raises(WorkError, match=f"{path.name} was edited"):
         write_paper(saved, tmp_path / "paper")
     assert not (tmp_path / "paper").exists()
+
+
+def test_marked_tables_of_a_readme_are_made_anew(saved, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text("Before.\n<!-- table: madeup/quick -->\nold\n<!-- end of table -->\nAfter.\n")
+    arguments = ["paper", "--results", str(saved), "--out", str(tmp_path), "--readme", str(readme)]
+    assert main(arguments) == 0
+    assert (
+        readme.read_text()
+        == """Before.
+<!-- table: madeup/quick -->
+
+| method | published | LE `casm` | LE of each seed |
+|---|---|---|---|
+| Baseline | 53.5 | 52.0 [46.4, 57.6] | 53.0, 52.0, 51.0 |
+| CASM | 36.1 | 35.0 [29.8, 40.6] | 36.0, 35.0, 34.0 |
+| *controls* |  |  |  |
+| Whole frame | – | 69.0 [63.6, 74.0] | 70.0, 69.0, 68.0 |
+
+<!-- end of table -->
+After.
+"""
+    )
+
+
+def test_a_readme_that_cannot_be_filled_is_said(saved, tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    arguments = ["paper", "--results", str(saved), "--out", str(tmp_path), "--readme", str(readme)]
+    assert main(arguments) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    readme.write_text("<!-- table: nothing/here -->\n<!-- end of table -->\n")
+    assert main(arguments) == 1
+    assert "table of nothing/here, of which there are no records" in capsys.readouterr().err
+    assert not (tmp_path / "generated").exists()
