@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean
+from statistics import NormalDist, fmean, stdev
 from typing import Literal
 
 import numpy as np
@@ -42,7 +42,7 @@ def error_interval(hits: float, n: float, confidence: float = 0.95) -> tuple[flo
 
 @dataclass(frozen=True)
 class Estimate:
-    """An error in percent, with its 95 % interval over images and its range over seeds."""
+    """An error in percent, with its 95 % intervals over images and over seeds."""
 
     value: float  # mean over seeds
     low: float
@@ -52,6 +52,7 @@ class Estimate:
     lowest: float  # best seed
     highest: float  # worst seed
     pooled: bool  # seeds drew different pictures, so that the interval counts all of them
+    over_seeds: tuple[float, float] | None = None  # see `seeds_interval`; None for one seed
 
 
 def mean_error(
@@ -59,10 +60,10 @@ def mean_error(
 ) -> Estimate:
     """Mean error over seeds (`errors` in percent, one per seed) with a Wilson interval.
 
-    Three seeds say next to nothing about a standard deviation, so the interval is the one over
-    images: of all seeds' images together where every seed has pictures of its own, and of one
-    seed's images where the pictures are the same, since scoring a picture three times does not
-    make it three pictures. What training adds is shown by the range over seeds.
+    The interval is one over images, given the trained networks: of all seeds' images together
+    where every seed has pictures of its own, and of one seed's images where the pictures are the
+    same, since scoring a picture three times does not make it three pictures. What training adds
+    is shown by the range over seeds, and by an interval of its own.
     Raises ValueError when there is no seed or a seed without images.
     """
     if not errors or len(errors) != len(n_images):
@@ -79,7 +80,22 @@ def mean_error(
         lowest=min(errors),
         highest=max(errors),
         pooled=len(errors) > 1 and not same_images,
+        over_seeds=seeds_interval(errors, confidence),
     )
+
+
+def seeds_interval(errors: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """Student's t interval of the mean over seeds, in percent; None for a single seed.
+
+    It speaks of seeds that were not run. Few seeds make it wide: that is what they say.
+    """
+    from scipy.stats import t
+
+    if len(errors) < 2:
+        return None
+    reach = t.ppf((1 + confidence) / 2, len(errors) - 1)
+    half = float(reach) * stdev(errors) / math.sqrt(len(errors))
+    return max(0.0, fmean(errors) - half), min(100.0, fmean(errors) + half)
 
 
 def equivalence(
@@ -94,18 +110,27 @@ def equivalence(
     """Does the mean error over seeds lie within `margin` points of `target`, both in percent?
 
     Two one-sided tests (Schuirmann 1987), each at `level`: equivalent where the whole interval of
-    confidence 1 - 2 level (Wilson, see `mean_error`) lies within target ± margin, bounds
-    included; different where none of it does; undecided otherwise. `target` counts as exact.
+    confidence 1 - 2 level lies within target ± margin, bounds included; different where none of
+    it does; undecided otherwise. The interval reaches as far as those over images (Wilson, see
+    `mean_error`) and over seeds do together, as independent errors add. `target` counts as exact.
     Raises ValueError as `mean_error`, and for a margin that is not positive.
     """
     if not margin > 0:
         raise ValueError(f"a margin of {margin} points cannot be met")
     interval = mean_error(errors, n_images, same_images=same_images, confidence=1 - 2 * level)
+    low, high = _over_images_and_seeds(interval)
     lowest, highest = target - margin, target + margin
-    if lowest <= interval.low and interval.high <= highest:
+    if lowest <= low and high <= highest:
         return "equivalent"
-    outside = interval.high < lowest or interval.low > highest
+    outside = high < lowest or low > highest
     return "different" if outside else "undecided"
+
+
+def _over_images_and_seeds(found: Estimate) -> tuple[float, float]:
+    seeds_low, seeds_high = found.over_seeds or (found.value, found.value)
+    below = math.hypot(found.value - found.low, found.value - seeds_low)
+    above = math.hypot(found.high - found.value, seeds_high - found.value)
+    return found.value - below, found.value + above
 
 
 MEAN_DRAWS = 2_000

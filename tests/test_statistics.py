@@ -22,6 +22,7 @@ from casm_bench.statistics import (
     mean_error,
     mean_interval,
     minimum_detectable,
+    seeds_interval,
     wilson,
 )
 
@@ -90,6 +91,14 @@ def test_the_same_images_count_once():
     again = mean_error([20.0, 30.0, 40.0], [100, 100, 100], same_images=True)
     assert (again.low, again.high) == pytest.approx(error_interval(70, 100))
     assert not again.pooled
+
+
+def test_seeds_have_students_interval():
+    """s = 10, t(0.975; 2) = 4.302653: 4.302653 · 10 / √3 = 24.8414 on either side of 30."""
+    found = mean_error([20.0, 30.0, 40.0], [100, 100, 100], same_images=True)
+    assert found.over_seeds == pytest.approx((30 - 24.8414, 30 + 24.8414), abs=1e-4)
+    assert seeds_interval([50.0]) is None
+    assert seeds_interval([1.0, 99.0]) == (0.0, 100.0)  # an error is no more than all of it
 
 
 def test_one_seed_has_the_same_interval_either_way():
@@ -254,6 +263,32 @@ def test_equivalence_turns_exactly_where_the_90_percent_interval_touches():
     target = high + 1
     for margin, verdict in ((1 - 1e-9, "different"), (1 + 1e-9, "undecided")):
         assert equivalence([40.0], [1000], target, margin, same_images=True) == verdict
+
+
+@pytest.mark.parametrize(
+    ("errors", "verdict"),
+    [
+        # t(0.95; 2) = 2.920: ± 1.686 for s = 1, ± 0.169 for s = 0.1; images add nothing.
+        ([39.0, 40.0, 41.0], "undecided"),
+        ([39.9, 40.0, 40.1], "equivalent"),
+        ([42.9, 43.0, 43.1], "different"),
+        ([42.0, 43.0, 44.0], "different"),
+        ([41.0, 42.5, 44.0], "undecided"),
+    ],
+)
+def test_equivalence_asks_seeds_as_well_as_images(errors, verdict):
+    images = [10**10] * 3
+    for same_images in (True, False):
+        assert equivalence(errors, images, 40.0, 1.0, same_images=same_images) == verdict
+
+
+def test_what_images_and_seeds_leave_open_adds_as_independent_errors():
+    """3, 4, 5: one seed's 90 % interval of ± 0.3 points and seeds' of ± 0.4 make ± 0.5."""
+    images = 1.6448536**2 * 0.25 / 0.003**2  # Wilson's half width at ½ is nearly z √(¼ / n)
+    half = 0.4 * 3**0.5 / 2.9199856  # t(0.95; 2)
+    errors, counts = [50 - half, 50.0, 50 + half], [round(images)] * 3
+    for margin, verdict in ((0.501, "equivalent"), (0.499, "undecided")):
+        assert equivalence(errors, counts, 50.0, margin, same_images=True) == verdict
 
 
 def test_equivalence_needs_a_margin():

