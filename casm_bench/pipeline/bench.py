@@ -19,7 +19,7 @@ from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
 from ..backbones.weights import IMAGENET_CLASSES, load_classifier
 from ..cache import trim
-from ..data.catalog import load_splits
+from ..data.catalog import check_loading, load_splits
 from ..data.dataset import Dataset, Splits
 from ..data.splits import few_per_class
 from ..errors import UsageError, WorkError
@@ -63,13 +63,8 @@ class Bench:
 
     def _load(self, name: str, root: str | None) -> Splits:
         options = self.data_options if name == self.request.data else {}
-        try:
-            return load_splits(name, root, seed=self.seed, **options)
-        except TypeError as error:  # an option the loader does not have, or of another type
-            raise UsageError(
-                f"Data set {name!r} cannot be loaded with the options {options}: {error}. "
-                "Check --set data.…"
-            ) from error
+        check_loading(name, options)
+        return load_splits(name, root, seed=self.seed, **options)
 
     @property
     def data_options(self) -> dict[str, object]:
@@ -491,15 +486,7 @@ def _adapted_recipe(request: Request) -> Recipe:
     elif request.weights:
         recipe = replace(recipe, weights=request.weights)
     pretraining = replace(recipe.pretraining, **request.settings.get("pretraining", {}))
-    recipe = replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
-    if recipe.images_per_class is not None and recipe.images_per_class < 1:
-        raise UsageError("--set recipe.images_per_class must be at least 1.")
-    if recipe.follow < 0:
-        raise UsageError("--set recipe.follow must be at least 0.")
-    sizes = (recipe.batch_size, recipe.evaluation_batch_size, recipe.pretraining.batch_size)
-    if min(sizes) < 1:
-        raise UsageError("--set: batch sizes of recipe and pretraining must be at least 1.")
-    return recipe
+    return replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
 
 
 def _device(name: str) -> torch.device:
