@@ -153,7 +153,7 @@ def test_what_cannot_be_done_as_asked_exits_with_2(
         *("pretraining.epochs=0", "pretraining.batch_size=0", "pretraining.learning_rate=-1"),
         *("occlusion.positions=0", "vgg-loc.epochs=0", "masking-model.mask_steps=0"),
         *("smoothgrad.samples=0", "rise.masks=0", "rise.cells=1", "rise.p=0", "mask.iterations=0"),
-        *("integrated-gradients.steps=0", "layer-cam.chunk=0", "extremal-perturbation.levels=1"),
+        *("integrated-gradients.steps=0", "smoothgrad.chunk=0", "extremal-perturbation.levels=1"),
         *("extremal-perturbation.areas=(0.1,2.0)", "excitation-backprop.tap=5", "center.margin=1"),
         *("score-cam.batch_size=0", "casm-inout.lambda_in=-1", "aln.lambda_r=-1"),
     ],
