@@ -27,7 +27,7 @@ from .imported import import_casme
 from .more import MoreRequest, measure_more
 from .ready import fitted_methods, saliency
 from .ready import show as _show
-from .request import Request, check_settings
+from .request import Request, check_settings, check_settings_of_part
 
 __all__ = [
     "Bench",
@@ -61,7 +61,7 @@ def controls_for(dataset: Dataset) -> dict[str, type[SaliencyMethod]]:
 
 def with_controls(request: Request) -> Request:
     """The request with the control rows that its data allow among its methods."""
-    check_settings(request, _methods_of(request))
+    check_settings_of_part(request)
     controls = controls_for(Bench(request, request.seeds[0]).evaluated)
     return replace(request, methods=tuple(dict.fromkeys((*request.methods, *controls))))
 

@@ -33,7 +33,7 @@ from ..statistics import mean_interval
 from . import sanity
 from .bench import Bench, identity
 from .measurement import Measurement
-from .request import Request, check_settings
+from .request import Request, check_settings_of_part
 
 Row = tuple[int, dict[str, float]]  # index of the image, and its values by metric
 
@@ -336,7 +336,7 @@ def finished_benches(request: Request, classes: Sequence[type]) -> list[Bench]:
     """
     if request.fresh:
         raise UsageError("--fresh goes with `run`: what is finished is only looked at here.")
-    check_settings(request, {cls.facts.name: cls for cls in classes})
+    check_settings_of_part(request)
     benches = [Bench(request, seed) for seed in dict.fromkeys(request.seeds)]
     found = [(bench, finished_record(bench, cls)) for bench in benches for cls in classes]
     for bench, record in found:
