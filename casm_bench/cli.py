@@ -559,7 +559,7 @@ _LISTED = {
 
 def _parse_rule(text: str | None) -> Any:
     """`quantile`, or `KIND:ALPHA`: Fong & Vedaldi's rules take the extent of all survivors."""
-    from .protocols import CASM_RULE, BoxRule, fong_rule
+    from .protocols import CASM_RULE, BoxRule, fong_rule, takes
 
     if text is None:
         return None
@@ -567,15 +567,15 @@ def _parse_rule(text: str | None) -> Any:
     try:
         if kind == "quantile" and not alpha:
             return CASM_RULE
-        if kind in ("mean", "value", "energy"):
+        if kind in ("mean", "value", "energy") and takes(kind, float(alpha)):
             return fong_rule(kind, float(alpha))
-        if kind == "fixed":
+        if kind == "fixed" and takes(kind, float(alpha)):
             return BoxRule("fixed", alpha=float(alpha))
     except ValueError:
         pass
     raise UsageError(
         f"--rule {text}: write quantile, or mean:ALPHA, value:ALPHA, energy:ALPHA or fixed:ALPHA, "
-        "for instance mean:5."
+        "for instance mean:5; all but mean take shares from 0 to 1."
     )
 
 

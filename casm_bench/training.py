@@ -32,6 +32,8 @@ from .progress import progress
 
 log = logging.getLogger("casm_bench")
 
+CHECKPOINT = "training.pt"  # in a training's workspace
+
 Statistics = dict[str, Tensor]  # name → scalar on the device
 
 
@@ -275,7 +277,7 @@ class _Checkpoint:
     """
 
     def __init__(self, batches: TrainBatches, epochs: int) -> None:
-        self.path = batches.workspace / "training.pt" if batches.workspace else None
+        self.path = batches.workspace / CHECKPOINT if batches.workspace else None
         self.every_s = batches.checkpoint_every_s
         self.identity = {
             "epochs": epochs,
@@ -326,6 +328,15 @@ class _Checkpoint:
         epoch, step = state["position"]
         log.info("continuing %s at epoch %d, step %d", self.path, epoch + 1, step)
         return epoch, step, Totals(*state["totals"]), list(state["history"])
+
+
+def is_finished(workspace: Path, epochs: int) -> bool:
+    """Whether a training of so many epochs, kept in this folder, has come to its end.
+
+    Raises WorkError when its checkpoint is damaged.
+    """
+    path = workspace / CHECKPOINT
+    return path.exists() and read_state(path).get("position") == (epochs, 0)
 
 
 def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, object]:

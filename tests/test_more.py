@@ -13,6 +13,7 @@ import torch
 
 from casm_bench import registry
 from casm_bench.backbones.classifier import Classifier
+from casm_bench.backbones.pretrain import ClassifierTraining
 from casm_bench.cli import main
 from casm_bench.data.catalog import load_splits
 from casm_bench.metrics.catalog import FAMILIES, METRICS
@@ -20,7 +21,7 @@ from casm_bench.metrics.faithfulness import auc
 from casm_bench.pipeline import Bench, Request
 from casm_bench.pipeline.more import Judges, More
 from casm_bench.pipeline.sanity import PermutedLabels, Randomized
-from casm_bench.records import load_records
+from casm_bench.records import load_records, to_json
 
 SETTINGS = (
     "--set",
@@ -292,7 +293,58 @@ def test_what_was_not_run_gets_no_metrics(copied, capsys):
     assert "run it first, with the same options" in capsys.readouterr().err
     assert more(copied, "--families", "pointning") == 2
     assert "Known are: all, pointing" in capsys.readouterr().err
-    assert more(copied, "--fresh") == 2
+
+
+COMMANDS = {"metrics": ("--families", "pointing"), "export": ("--to", "unused")}
+
+
+@pytest.fixture(params=COMMANDS)
+def look_at(request, tmp_path, monkeypatch):
+    """`metrics` or `export`, of Grad, where nothing may be trained."""
+
+    def trained(*arguments):
+        raise AssertionError("a classifier was trained")
+
+    monkeypatch.setattr(ClassifierTraining, "step", trained)
+    monkeypatch.chdir(tmp_path)  # where maps would go
+
+    def call(out, *options):
+        asked = ("--no-controls", "--methods", "grad", "--out", str(out), *options)
+        return main([request.param, *asked, *COMMANDS[request.param], *SETTINGS])
+
+    return call
+
+
+def test_without_a_run_nothing_is_trained(look_at, tmp_path, capsys):
+    assert look_at(tmp_path / "nothing") == 1
+    assert "no record of 'grad' with seed 0" in capsys.readouterr().err
+    assert not (tmp_path / "unused").exists()
+
+
+def test_a_classifier_that_is_gone_is_not_trained_anew(look_at, copied, capsys):
+    shutil.rmtree(copied / "cache")
+    before = records_of(copied)
+    assert look_at(copied) == 1
+    said = capsys.readouterr().err
+    assert "grad-seed0" in said and "is not in" in said and "`run --fresh`" in said
+    assert records_of(copied) == before
+
+
+def test_another_classifiers_maps_are_not_taken_for_the_records(look_at, copied, capsys):
+    """A cache that a later run filled, beside a record that was measured elsewhere."""
+    record = records_of(copied)["grad"]
+    elsewhere = replace(record, provenance=record.provenance | {"classifier_sha256": "0" * 64})
+    record.path(copied).write_text(to_json(elsewhere))
+    assert look_at(copied) == 1
+    said = capsys.readouterr().err
+    assert f"{record.path(copied)} was measured with another classifier (SHA-256 00000000…)" in said
+    assert "`run --fresh`" in said
+    assert records_of(copied)["grad"] == elsewhere
+
+
+def test_looking_at_a_run_afresh_is_refused(look_at, copied, capsys):
+    assert look_at(copied, "--fresh") == 2
+    assert list(copied.rglob("training.pt"))  # `--fresh` would have begun by removing it
 
 
 def test_a_cleared_cache_is_only_a_loss_where_something_was_trained(copied, capsys):

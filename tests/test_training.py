@@ -118,6 +118,17 @@ def test_a_finished_training_is_not_repeated(shapes, tmp_path):
     assert_equal(again.classifier.state_dict(), first.classifier.state_dict())
 
 
+def test_only_a_whole_training_is_finished(shapes, tmp_path):
+    assert not training.is_finished(tmp_path, EPOCHS)
+    with pytest.raises(Stopped):
+        training.run(StopsBefore(a_game(), 9), batches_of(shapes, tmp_path), EPOCHS)
+    assert (tmp_path / "training.pt").exists()
+    assert not training.is_finished(tmp_path, EPOCHS)
+    training.run(a_game(), batches_of(shapes, tmp_path), EPOCHS)
+    assert training.is_finished(tmp_path, EPOCHS)
+    assert not training.is_finished(tmp_path, EPOCHS + 1)
+
+
 def test_training_leaves_the_global_random_state_alone(shapes):
     torch.manual_seed(11)
     expected = torch.rand(3)

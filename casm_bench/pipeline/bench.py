@@ -19,7 +19,7 @@ from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
 from ..backbones.weights import IMAGENET_CLASSES, load_classifier
 from ..cache import trim
-from ..data.catalog import load_splits
+from ..data.catalog import check_loading, load_splits
 from ..data.dataset import Dataset, Splits
 from ..data.splits import few_per_class
 from ..errors import UsageError, WorkError
@@ -63,13 +63,8 @@ class Bench:
 
     def _load(self, name: str, root: str | None) -> Splits:
         options = self.data_options if name == self.request.data else {}
-        try:
-            return load_splits(name, root, seed=self.seed, **options)
-        except TypeError as error:  # an option the loader does not have, or of another type
-            raise UsageError(
-                f"Data set {name!r} cannot be loaded with the options {options}: {error}. "
-                "Check --set data.…"
-            ) from error
+        check_loading(name, options)
+        return load_splits(name, root, seed=self.seed, **options)
 
     @property
     def data_options(self) -> dict[str, object]:
@@ -230,14 +225,22 @@ class Bench:
     def _classifier_folder(self) -> str:
         return short_hash(self.classifier_config)
 
+    @property
+    def has_classifier(self) -> bool:
+        """Whether it need not be trained first."""
+        workspace = self.cache / "classifiers" / self._classifier_folder
+        trained_here = self.recipe.weights == "scratch"
+        return not trained_here or training.is_finished(workspace, self.recipe.pretraining.epochs)
+
     def check_classifier_is_there(self) -> None:
         """Raise UsageError if the classifier would have to be trained first."""
-        workspace = self.cache / "classifiers" / self._classifier_folder
-        if self.recipe.weights == "scratch" and not (workspace / "training.pt").exists():
+        if not self.has_classifier:
+            methods = " ".join(self.request.methods)
             raise UsageError(
                 f"Recipe {self.recipe.name!r} trains its classifier, and {self.cache} holds none "
-                "with these settings. `run` trains one; or name one with weights: --classifier "
-                "tf_efficientnet_lite0 --weights pip."
+                f"with these settings. `run --methods {methods} --fresh` with the same options "
+                "trains one (without --fresh, finished records are shown and nothing is trained); "
+                "or name one with weights: --classifier tf_efficientnet_lite0 --weights pip."
             )
 
     @cached_property
@@ -483,15 +486,7 @@ def _adapted_recipe(request: Request) -> Recipe:
     elif request.weights:
         recipe = replace(recipe, weights=request.weights)
     pretraining = replace(recipe.pretraining, **request.settings.get("pretraining", {}))
-    recipe = replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
-    if recipe.images_per_class is not None and recipe.images_per_class < 1:
-        raise UsageError("--set recipe.images_per_class must be at least 1.")
-    if recipe.follow < 0:
-        raise UsageError("--set recipe.follow must be at least 0.")
-    sizes = (recipe.batch_size, recipe.evaluation_batch_size, recipe.pretraining.batch_size)
-    if min(sizes) < 1:
-        raise UsageError("--set: batch sizes of recipe and pretraining must be at least 1.")
-    return recipe
+    return replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
 
 
 def _device(name: str) -> torch.device:

@@ -12,8 +12,7 @@ from ..api import BoxMethod
 from ..data.wsol_metadata import write_wsol_metadata
 from ..errors import UsageError
 from ..maps import save_map, to_grid, unit_range
-from .bench import Bench
-from .more import Judges, More
+from .more import Judges, More, finished_benches
 from .request import Request
 
 Layout = Literal["own", "wsolevaluation"]
@@ -40,10 +39,9 @@ def export_maps(asked: ExportRequest, announce: Callable[[str], None]) -> list[P
     if not with_maps:
         raise UsageError("None of these methods makes maps; name others with --methods.")
     folders = []
-    for seed in dict.fromkeys(asked.run.seeds):
-        bench = Bench(asked.run, seed)
+    for bench in finished_benches(asked.run, with_maps):
         for cls in with_maps:
-            folders.append(asked.to / f"{cls.facts.name}-seed{seed}")
+            folders.append(asked.to / f"{cls.facts.name}-seed{bench.seed}")
             count = _export(More(bench, cls, None, Judges(bench, ())), asked, folders[-1])
             announce(f"{folders[-1]}: {count} maps")
     return folders

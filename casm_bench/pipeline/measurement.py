@@ -138,8 +138,9 @@ class Measurement:
         if self.facts.trained and not (self.imported or (self.folder / "fitted.pt").exists()):
             raise UsageError(
                 f"Method {self.facts.name!r} was not trained with these settings: {self.folder} "
-                "holds nothing. Train it with `run` and the same options, or take what was "
-                "trained elsewhere with --weights-from FOLDER."
+                f"holds nothing. Train it with `run --methods {self.facts.name} --fresh` and the "
+                "same options (without --fresh, a finished record is shown and nothing is "
+                "trained), or take what was trained elsewhere with --weights-from FOLDER."
             )
         self._fit()
         return self.method
@@ -192,7 +193,7 @@ class Measurement:
                 "seconds": seconds,
             }
             write_atomically(path, lambda temporary: torch.save(fitted, temporary))
-            for checkpoint in self.folder.rglob("training.pt"):  # one for every phase
+            for checkpoint in self.folder.rglob(training.CHECKPOINT):  # one for every phase
                 checkpoint.unlink()
 
     def _follower(self) -> Follower | None:

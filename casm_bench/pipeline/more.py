@@ -15,7 +15,7 @@ import torch
 from .. import registry
 from ..api import BoxMethod, SaliencyMethod
 from ..backbones.classifier import Classifier
-from ..backbones.weights import load_classifier
+from ..backbones.weights import load_classifier, weights_digest
 from ..data.frames import to_frame_mask
 from ..errors import UsageError, WorkError
 from ..maps import to_grid
@@ -33,7 +33,7 @@ from ..statistics import mean_interval
 from . import sanity
 from .bench import Bench, identity
 from .measurement import Measurement
-from .request import Request
+from .request import Request, check_settings_of_part
 
 Row = tuple[int, dict[str, float]]  # index of the image, and its values by metric
 
@@ -55,24 +55,23 @@ def measure_more(asked: MoreRequest, announce: Callable[[str], None]) -> list[Re
     """Add metrics to every record of a run, and return the records as they now are.
 
     Raises UsageError for unknown families, WorkError for runs that are not finished or whose maps
-    cannot be had any more.
+    or classifier cannot be had any more.
     """
     families = FAMILIES if asked.families == ("all",) else asked.families
     if unknown := [name for name in families if name not in FAMILIES]:
         raise UsageError(
             f"There is no family of metrics {unknown[0]!r}. Known are: all, {', '.join(FAMILIES)}."
         )
-    if asked.run.fresh or (asked.images is not None and asked.images < 1):
-        raise UsageError("`metrics` takes no --fresh, and --images of at least 1.")
+    if asked.images is not None and asked.images < 1:
+        raise UsageError("--images must be at least 1.")
     classes = [registry.get(name) for name in asked.run.methods]
     records = []
-    for seed in dict.fromkeys(asked.run.seeds):
-        bench = Bench(asked.run, seed)
+    for bench in finished_benches(asked.run, classes):
         judges = Judges(bench, asked.classifiers)
         for cls in classes:
             more = More(bench, cls, asked.images, judges)
             for family in families:
-                announce(f"{cls.facts.name}, seed {seed}: {family}")
+                announce(f"{cls.facts.name}, seed {bench.seed}: {family}")
                 more.add(family, announce)
             records.append(more.known)
     return records
@@ -112,8 +111,8 @@ class More(Measurement):
     """A finished run, and what else can be measured on its maps."""
 
     def __init__(self, bench: Bench, cls: type, images: int | None, judges: Judges) -> None:
+        self.known = finished_record(bench, cls)
         super().__init__(bench, cls, bench.config_of(cls), key="")
-        self.known = _finished(bench, cls, self.config)
         self.judges = judges
         self.frame = CASM.input_frame
         self.images = images
@@ -329,10 +328,26 @@ class More(Measurement):
         yield from sanity.labels_rows(self, self.few)
 
 
-def _finished(bench: Bench, cls: type, config: dict[str, object]) -> Record:
+def finished_benches(request: Request, classes: Sequence[type]) -> list[Bench]:
+    """A bench per seed, with the very classifier that the records of these runs name.
+
+    Raises UsageError for `--fresh` and settings that no run has; and WorkError, before any network
+    is asked or trained, where a record is missing or the classifier is gone or another one.
+    """
+    if request.fresh:
+        raise UsageError("--fresh goes with `run`: what is finished is only looked at here.")
+    check_settings_of_part(request)
+    benches = [Bench(request, seed) for seed in dict.fromkeys(request.seeds)]
+    found = [(bench, finished_record(bench, cls)) for bench in benches for cls in classes]
+    for bench, record in found:
+        _check_classifier(bench, record)
+    return benches
+
+
+def finished_record(bench: Bench, cls: type) -> Record:
     """The record of this very run; it may have been scored under other protocols."""
     name, request = cls.facts.name, bench.request
-    wanted = identity(config)
+    wanted = identity(bench.config_of(cls))
     for record in load_records(request.out):
         same = (record.method, record.seed, record.data) == (name, bench.seed, request.data)
         if same and identity(record.config) == wanted:
@@ -341,3 +356,22 @@ def _finished(bench: Bench, cls: type, config: dict[str, object]) -> Record:
         f"There is no record of {name!r} with seed {bench.seed} and these settings in "
         f"{request.out}: run it first, with the same options."
     )
+
+
+def _check_classifier(bench: Bench, record: Record) -> None:
+    """Refuse to measure, on another classifier's maps, what would go into this record."""
+    measured_with = record.provenance["classifier_sha256"]
+    if measured_with is None:
+        return  # there are no pictures, so none was asked
+    path = record.path(bench.request.out)
+    if not bench.has_classifier:
+        raise WorkError(
+            f"The classifier that {path} was measured with is not in {bench.cache}, and another "
+            "one might make other maps. Measure it again with the same options, `run --fresh`."
+        )
+    if (sha256 := weights_digest(bench.classifier)) != measured_with:
+        raise WorkError(
+            f"{path} was measured with another classifier (SHA-256 {measured_with[:8]}…) than the "
+            f"one at hand ({sha256[:8]}…), which makes other maps. Measure it again with the same "
+            "options, `run --fresh`."
+        )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..protocols import PROTOCOLS
+from ..protocols import CASM, PROTOCOLS, Protocol, column_title
 from ..records import Record, load_per_image, load_private_pictures, load_showcase
 from .measured import group_by
 
@@ -104,7 +104,9 @@ def _method_data(
 ) -> dict[str, Any]:
     record, case = shown.record, shown.case
     rule = record.facts.get("rule") or {}
-    scores = _scores(record, results, _frame(case))
+    protocol = _protocol(record, _frame(case))
+    scores = _scores(record, results, protocol) if protocol else {}
+    counted = protocol or CASM
     return {
         "title": record.title,
         "record": links[id(record)],
@@ -114,29 +116,34 @@ def _method_data(
         "masks": [_bytes64((m.astype(np.float32).clip(0, 1) * 255).round()) for m in case["masks"]],
         "binary": [_base64(np.packbits(mask_HW).tobytes()) for mask_HW in case["binary"]],
         "scores": [scores.get(name) for name in names],
+        "unclipped": counted.truth_area == "unclipped",
+        "inclusive": counted.coordinates == "inclusive",
     }
 
 
-def _scores(record: Record, results: Path, frame: str) -> dict[str, dict[str, Any]]:
-    """Box, IoU and verdict by picture, under the first protocol that compares in this frame."""
-    fitting = [
-        name
-        for name in PROTOCOLS
-        if name in record.protocols
-        and (PROTOCOLS[name].input_frame, PROTOCOLS[name].box_frame) == (frame, frame)
-    ]
-    if not fitting:
-        return {}
+def _protocol(record: Record, frame: str) -> Protocol | None:
+    """The first protocol that the record was scored under and that compares in this frame."""
+    fitting = (
+        protocol
+        for name, protocol in PROTOCOLS.items()
+        if name in record.protocols and (protocol.input_frame, protocol.box_frame) == (frame, frame)
+    )
+    return next(fitting, None)
+
+
+def _scores(record: Record, results: Path, protocol: Protocol) -> dict[str, dict[str, Any]]:
+    """Box, IoU and verdict by picture."""
+    title = column_title(protocol.name, record.protocols[protocol.name]["policy"])
     rows = load_per_image(record.path(results), record).to_pylist()
     return {
         row["name"]: {
-            "protocol": fitting[0],
+            "protocol": title,
             "box": [row[side] for side in ("x0", "y0", "x1", "y1")],
             "iou": row["iou"],
             "hit": row["hit"],
         }
         for row in rows
-        if row["protocol"] == fitting[0]
+        if row["protocol"] == protocol.name
     }
 
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 
 from .. import registry
-from ..api import Facts, SaliencyMethod
+from ..api import BoxMethod, Facts, SaliencyMethod
 from .published import Published
 
 BOXES = {
@@ -41,7 +41,7 @@ def card(cls: type[SaliencyMethod], ledger: Sequence[Published]) -> dict[str, st
         "deterministic": "yes" if facts.deterministic else "no: differs between equal runs",
         "cost per image": facts.cost,
         "classifier": _classifier(cls),
-        "box rule": f"{facts.rule}; maps enlarged {_enlarged(facts)}",
+        "box rule": _rule(cls),
         "hyperparameters": ", ".join(f"{k} = {v}" for k, v in settings.items()) or "none",
         "published": "; ".join(_figure(entry) for entry in published_for(facts, ledger)) or "none",
         "known deviations": facts.deviations or "none",
@@ -127,8 +127,11 @@ def _yes(fact: bool) -> str:
     return "yes" if fact else "no"
 
 
-def _enlarged(facts: Facts) -> str:
-    return "by repeating values" if facts.upsample == "nearest" else "bilinearly"
+def _rule(cls: type[SaliencyMethod]) -> str:
+    if issubclass(cls, BoxMethod):
+        return "none: it predicts boxes directly"
+    enlarged = "by repeating values" if cls.facts.upsample == "nearest" else "bilinearly"
+    return f"{cls.facts.rule}; maps enlarged {enlarged}"
 
 
 def _classifier(cls: type[SaliencyMethod]) -> str:

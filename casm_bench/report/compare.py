@@ -262,8 +262,8 @@ def _mean_error(hits: Iterable[np.ndarray]) -> float:
 
 
 def describe(record: Record) -> str:
-    """The method, and its variant where settings were changed."""
-    return record.method + (f":{record.variant}" if record.variant else "")
+    """The method as tables call it, and its variant where settings were changed."""
+    return record.title + (f", {record.variant}" if record.variant else "")
 
 
 # --- written down -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from ..records import Record
 from .as_csv import as_csv
 from .measured import Measurement, Setting, measurements, runs
-from .measures import measures
+from .measures import measures, protocol_of
 from .published import Published
 
 CSV_COLUMNS = (
@@ -80,6 +80,7 @@ def _measure_lines(setting: Setting, records: Sequence[Record]) -> list[dict[str
             "value": f"{spread.value:.6g}",
             "lowest_seed": f"{spread.lowest:.6g}",
             "highest_seed": f"{spread.highest:.6g}",
+            "policy": records[-1].protocols.get(protocol_of(name), {}).get("policy", ""),
         }
         for name, spread in measures(records).items()
         if not name.startswith("LE (")  # has a line with its interval over images

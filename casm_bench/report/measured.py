@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 PAPERS_PROTOCOL = "casm"  # rows published under it are the paper's own, others it quotes
 CONTROL = "control"  # the family of methods that only mark where the scale begins and ends
+SUBSET = re.compile(r"n(\d+)")  # the variant of a record that differs in --limit alone
 
 
 @dataclass(frozen=True, order=True)
@@ -56,6 +58,7 @@ class Measurement:
     source: str  # of the images, where a data set has several; empty for all together
     error: Estimate
     seeds: tuple[int, ...]
+    images: frozenset[str]  # hashes of the pictures of each seed
     policy: str  # where the threshold comes from
     rule: str  # the box rule with its threshold, of each seed if they differ
     tuned_on: str  # and on how many images
@@ -65,6 +68,37 @@ class Measurement:
     def renamed(self) -> bool:
         """Whether policy or rule are not those of the method or of a named protocol."""
         return "@" in self.protocol
+
+    @property
+    def subset(self) -> int | None:
+        """Of how many images it is where `--limit` alone differs from the recipe."""
+        return _subset_size(self.variant)
+
+    @property
+    def run(self) -> Run:
+        return self.setting, self.method, self.variant
+
+
+Run = tuple[Setting, str, str]  # with method and variant
+
+
+def standing(runs: Iterable[Run]) -> set[Run]:
+    """The run that stands for each method in a setting, where one may.
+
+    That is the one on all images, as the recipe has it; else, for what is too slow for that, the
+    one on the largest seeded subset.
+    """
+    sizes: dict[tuple[Setting, str], dict[str, float]] = defaultdict(dict)
+    for setting, method, variant in runs:
+        size = math.inf if not variant else _subset_size(variant)
+        if size is not None:
+            sizes[setting, method][variant] = size
+    return {(*of, max(found, key=found.__getitem__)) for of, found in sizes.items()}
+
+
+def _subset_size(variant: str) -> int | None:
+    found = SUBSET.fullmatch(variant)
+    return int(found[1]) if found else None
 
 
 def measurements(records: Sequence[Record], rows: Mapping[str, Published]) -> list[Measurement]:
@@ -221,6 +255,7 @@ def _measurement(
             same_images=same_images,
         ),
         seeds=tuple(record.seed for record in records),
+        images=frozenset(record.provenance["data_sha256"] for record in records),
         policy=results[-1]["policy"],
         rule="; ".join(dict.fromkeys(str(BoxRule(**result["rule"])) for result in results)),
         tuned_on=_tuned_on(results[-1]),

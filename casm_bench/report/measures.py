@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from ..records import Record
 from ..statistics import combined_interval, mean_error, wilson
-from .measured import Item, Setting, group_by, own_images, runs
-from .table import EMPTY, Cell, Column, Table
+from .measured import (
+    Item,
+    Measurement,
+    Run,
+    Setting,
+    group_by,
+    measurements,
+    own_images,
+    runs,
+    standing,
+)
+from .table import (
+    EMPTY,
+    NO_BETTER_MEANS,
+    OF_SUBSET,
+    Cell,
+    Column,
+    Table,
+    best_controls,
+    no_better,
+    subset_legend,
+)
 
 RATES = {  # of a run's own measures, in percent of the images
     *("clean_accuracy", "masked_in_accuracy", "masked_out_accuracy"),
     "masked_out_accuracy_mean_fill",
 }
+NAMES = {  # of measures, where a reader would not know the usual one
+    "f1": "F1",
+    "f1_mean": "F1a",
+    "official_metric": "OM, top-1 localization error",
+    "top5_localization_error": "top-5 localization error",
+}
+OF_PROTOCOL = re.compile(
+    r"(LE|f1|f1_mean|official_metric|top5_localization_error) \(([^ ]+?)(, %)?\)"
+)
 WIDEST = 7  # methods side by side, as many as a page holds
 
 
@@ -61,7 +91,8 @@ def _all_measures(record: Record) -> dict[str, float | None]:
     results = record.protocols.items()
     errors = {_error_name(name): result["localization_error"] for name, result in results}
     f1 = {f"f1 ({name}, %)": result["f1"] for name, result in results}
-    return errors | f1 | record.metrics | record.cost
+    f1a = {f"f1_mean ({name}, %)": result["f1_mean"] for name, result in results}
+    return errors | f1 | f1a | record.metrics | record.cost
 
 
 def _error_name(protocol: str) -> str:
@@ -83,17 +114,55 @@ def _intervals(record: Record) -> dict[str, tuple[float, float]]:
     return found
 
 
+def measure_title(name: str, upper_bounds: Collection[str] = ()) -> str:
+    """A measure as tables call it. `upper_bounds`: protocols that look at the evaluated boxes."""
+    protocol = protocol_of(name)
+    if not protocol:
+        return name.replace("_", " ")
+    measure = name.partition(" ")[0]
+    bound = ", upper bound" if protocol in upper_bounds else ""
+    return f"{NAMES.get(measure, measure)} ({protocol}{bound}, %)"
+
+
+def protocol_of(name: str) -> str:
+    """The protocol that a measure is of, empty for one of none."""
+    found = OF_PROTOCOL.fullmatch(name)
+    return found[2] if found else ""
+
+
+def upper_bounds(records: Sequence[Record]) -> set[str]:
+    """The protocols whose thresholds were chosen on the evaluated images."""
+    scored = (item for record in records for item in record.protocols.items())
+    return {name for name, result in scored if result["policy"] == "oracle"}
+
+
 def metric_tables(records: Sequence[Record]) -> list[Table]:
     """Table 2: every method and every measure, a table or several per setting."""
-    plain = [run for run in runs(records) if not run[1][0].variant]
+    found = measurements(records, {})
+    shown = standing(m.run for m in found)
+    marks = _marks(found)
+    standing_runs = [
+        (setting, same)
+        for setting, same in runs(records)
+        if (setting, same[0].method, same[0].variant) in shown
+    ]
     tables = []
-    for setting, of_setting in sorted(group_by(plain, lambda run: run[0]).items()):
+    for setting, of_setting in sorted(group_by(standing_runs, lambda run: run[0]).items()):
         methods = [same for _, same in of_setting]
+        sizes = [m.subset for m in found if m.setting == setting and m.run in shown]
         blocks = _parted(methods)
         for number, block in enumerate(blocks, start=1):
             label = f"table2-{setting.slug}" + (f"-{number}" if len(blocks) > 1 else "")
-            tables.append(_metric_table(label, setting, block))
+            tables.append(_metric_table(label, setting, block, marks, sizes))
     return tables
+
+
+Marks = dict[tuple[Run, str], str]  # by run and measure
+
+
+def _marks(found: Sequence[Measurement]) -> Marks:
+    controls = best_controls(found)
+    return {(m.run, _error_name(m.protocol)): no_better(m, controls) for m in found if not m.source}
 
 
 def _parted(methods: Sequence[Item]) -> list[Sequence[Item]]:
@@ -102,29 +171,48 @@ def _parted(methods: Sequence[Item]) -> list[Sequence[Item]]:
     return [methods[i : i + size] for i in range(0, len(methods), size)]
 
 
-def _metric_table(label: str, setting: Setting, methods: Sequence[Sequence[Record]]) -> Table:
+def _metric_table(
+    label: str,
+    setting: Setting,
+    methods: Sequence[Sequence[Record]],
+    marks: Marks,
+    sizes: Sequence[int | None],  # of the subsets in this setting
+) -> Table:
     found = [measures(same) for same in methods]
     names = dict.fromkeys(name for of_method in found for name in of_method)
+    bounds = upper_bounds([record for same in methods for record in same])
+    ids = [(setting, same[0].method, same[0].variant) for same in methods]
+    caption = (
+        f"Every measure, {setting}: mean over seeds; below it the 95 % interval over images "
+        "(Wilson for rates, BCa bootstrap otherwise, combined over seeds) where values per "
+        f"image are kept, and the range over several seeds. {NO_BETTER_MEANS}"
+    )
     return Table(
         label=label,
-        caption=(
-            f"Every measure, {setting}: mean over seeds; below it the 95 % interval over images "
-            "(Wilson for rates, BCa bootstrap otherwise, combined over seeds) where values per "
-            "image are kept, and the range over several seeds."
-        ),
-        columns=[Column("measure"), *(Column(same[0].title) for same in methods)],
+        caption=f"{caption} {subset_legend(sizes)}".strip(),
+        columns=[Column("measure"), *(Column(_title(same[0])) for same in methods)],
         rows=[
-            [(name.replace("_", " "),), *(spread_cell(of_method.get(name)) for of_method in found)]
+            [
+                (measure_title(name, bounds),),
+                *(
+                    spread_cell(of_method.get(name), mark=marks.get((run, name), ""))
+                    for run, of_method in zip(ids, found, strict=True)
+                ),
+            ]
             for name in names
         ],
     )
 
 
-def spread_cell(spread: Spread | None, digits: str = ".4g") -> Cell:
-    """Mean, interval and range over seeds; a dash for what was not measured."""
+def _title(record: Record) -> str:
+    return record.title + (OF_SUBSET if record.variant else "")
+
+
+def spread_cell(spread: Spread | None, digits: str = ".4g", mark: str = "") -> Cell:
+    """Mean with its mark, interval and range over seeds; a dash for what was not measured."""
     if spread is None:
         return EMPTY
-    lines = [f"{spread.value:{digits}}"]
+    lines = [f"{spread.value:{digits}}{mark}"]
     if spread.interval:
         low, high = spread.interval
         lines.append(f"[{low:{digits}}, {high:{digits}}]")

@@ -16,10 +16,13 @@ from typing import Any
 
 import jinja2
 
-from ..errors import WorkError
+from .. import registry
+from ..errors import UsageError, WorkError
 from ..files import write_atomically
+from ..protocols import column_title
 from ..records import Record, load_records
 from .browser import Shown, picture_files, picture_sets, set_data, shown_records
+from .cards import card
 from .charts import charts
 from .measured import (
     Measurement,
@@ -29,8 +32,11 @@ from .measured import (
     in_paper_order,
     measurements,
     runs,
+    standing,
 )
+from .measures import measure_title, upper_bounds
 from .published import read_published, table1_rows
+from .table import NO_BETTER_MEANS, OF_SUBSET, best_controls, no_better, subset_legend
 
 MANIFEST = "files.txt"  # what this program wrote into the folder, and so may remove
 STATIC = (
@@ -76,9 +82,12 @@ class Site:
     """All files of the page, by name."""
 
     def __init__(self, records: Sequence[Record], results: Path, public: bool) -> None:
-        rows = table1_rows(read_published(results))
+        self.ledger = read_published(results)
+        rows = table1_rows(self.ledger)
         self.records, self.results = in_paper_order(records, rows), results
         self.found = measurements(self.records, rows)
+        self.standing = standing(m.run for m in self.found)
+        self.controls = best_controls(self.found)
         names = _unique(_slug(f"{r.data}-{r.recipe}-{r.path(results).stem}") for r in self.records)
         pairs = zip(self.records, names, strict=True)
         self.links = {id(record): f"records/{name}.html" for record, name in pairs}
@@ -102,12 +111,13 @@ class Site:
             lstrip_blocks=True,
         )
         self.templates.filters |= {"words": _words, "number": _number, "short": _short}
+        self.templates.globals["protocol_title"] = column_title
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         folder = resources.files("casm_bench.report") / "static"
         for name in STATIC:
             yield name, (folder / name).read_bytes()
-        yield "index.html", self._page("index.html", lines=[self._line(m) for m in self.found])
+        yield "index.html", self._page("index.html", **self._lines(self.found))
         for method, records in self.methods.items():
             yield self.method_links[method], self._method_page(method, records)
         for record in self.records:
@@ -121,6 +131,14 @@ class Site:
 
     # --- results --------------------------------------------------------------------------------
 
+    def _lines(self, found: Sequence[Measurement]) -> dict[str, Any]:
+        """Rows of the results table, and what their marks mean."""
+        subsets = subset_legend(m.subset for m in found)
+        return {
+            "lines": [self._line(m) for m in found],
+            "legend": f"{NO_BETTER_MEANS} {subsets}".strip(),
+        }
+
     def _line(self, m: Measurement) -> dict[str, Any]:
         """A row of the results table, with a link to each seed's record."""
         seeds = [
@@ -132,6 +150,8 @@ class Site:
         return {
             "m": m,
             "error": asdict(m.error),
+            "marks": no_better(m, self.controls) + (OF_SUBSET if m.subset else ""),
+            "hidden": m.run not in self.standing or m.source or m.renamed,
             "differs": ", ".join(filter(None, (m.change, m.source))),
             "method_link": self.method_links[m.method],
             "seeds": seeds,
@@ -152,15 +172,23 @@ class Site:
         return self._page(
             "method.html",
             "../",
-            facts=records[-1].facts,
+            card=self._card(records[-1]),
             title=records[-1].title,
             sections=sections,
             charted=any(section["charts"] for section in sections),
-            lines=[self._line(m) for m in self.found if m.method == method],
+            **self._lines([m for m in self.found if m.method == method]),
         )
 
+    def _card(self, record: Record) -> dict[str, str]:
+        """As `list methods --verbose` has it; of what is not installed, what its record says."""
+        try:
+            return card(registry.get(record.method), self.ledger)
+        except UsageError:
+            known = {name: _said(value) for name, value in record.facts.items() if name != "title"}
+            return {"says": known.pop("summary", ""), **known}
+
     def _record_page(self, record: Record) -> bytes:
-        said = asdict(record)
+        said, bounds = asdict(record), upper_bounds([record])
         return self._page(
             "record.html",
             "../",
@@ -169,6 +197,7 @@ class Site:
             method_link=self.method_links[record.method],
             classifier=describe_classifier(record),
             change=self.changes[id(record)],
+            metrics={measure_title(k, bounds): v for k, v in record.metrics.items()},
             raw=json.dumps(said, indent=1, sort_keys=True, default=str, ensure_ascii=False),
         )
 
@@ -214,6 +243,13 @@ def _unique(names: Iterator[str], ending: str = "-{}") -> Iterator[str]:
 
 def _words(name: object) -> str:
     return str(name).replace("_", " ")
+
+
+def _said(fact: object) -> str:
+    """A fact of a record, in words."""
+    if isinstance(fact, Mapping):
+        return "; ".join(f"{name}: {_number(value)}" for name, value in fact.items())
+    return {True: "yes", False: "no"}[fact] if isinstance(fact, bool) else _number(fact)
 
 
 def _short(value: object) -> str:

@@ -13,10 +13,22 @@ from statistics import fmean
 from ..errors import WorkError
 from ..records import Record
 from .cards import methods_table
-from .measured import CONTROL, Measurement, Setting, group_by, measurements
+from .measured import CONTROL, Measurement, Run, Setting, measurements, runs, standing
 from .measures import measures
 from .published import Published
-from .table import EMPTY, Cell, Column, Table, column_titles, grid, marked_errors, published_cell
+from .table import (
+    EMPTY,
+    Cell,
+    Column,
+    Scale,
+    Table,
+    best_controls,
+    column_titles,
+    grid,
+    marked_cell,
+    published_cell,
+    subset_legend,
+)
 
 MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
@@ -28,30 +40,44 @@ def with_tables(text: str, records: Sequence[Record], rows: Mapping[str, Publish
 
     Raises WorkError for a mark that names neither `methods` nor a folder with records.
     """
-    found = measurements([record for record in records if not record.variant], rows)
+    found = measurements(records, rows)
+    shown = standing(m.run for m in found)
 
     def filled(mark: re.Match[str]) -> str:
         start, name, end = mark.groups()
-        return f"{start}\n{_table(name, found, records)}\n{end}"
+        return f"{start}\n{_table(name, found, records, shown)}\n{end}"
 
     return MARKED.sub(filled, text)
 
 
-def _table(name: str, found: Sequence[Measurement], records: Sequence[Record]) -> str:
+def _table(
+    name: str, found: Sequence[Measurement], records: Sequence[Record], shown: set[Run]
+) -> str:
     if name == "methods":
         return methods_table("paper/generated/methods.md")
-    own = [m for m in found if _folder(m.setting) == name and not (m.source or m.renamed)]
+    usual = [m for m in found if m.run in shown and not (m.source or m.renamed)]
+    own = [m for m in usual if _folder(m.setting) == name]
     if not own:
         raise WorkError(f"The README has a table of {name}, of which there are no records.")
-    plain = [record for record in records if _folder(record) == name and not record.variant]
-    return grid(_as_table(own, group_by(plain, lambda record: record.method)))
+    of_method = {
+        same[0].method: same
+        for setting, same in runs([record for record in records if _folder(record) == name])
+        if (setting, same[0].method, same[0].variant) in shown
+    }
+    legend = subset_legend(m.subset for m in own)
+    table = grid(_as_table(own, of_method, best_controls(found)))
+    return f"{table}\n{legend}\n" if legend else table
 
 
 def _folder(of: Setting | Record) -> str:
     return f"{of.data}/{of.recipe}"
 
 
-def _as_table(found: Sequence[Measurement], records: Mapping[str, Sequence[Record]]) -> Table:
+def _as_table(
+    found: Sequence[Measurement],
+    records: Mapping[str, Sequence[Record]],
+    controls: Mapping[Scale, float],
+) -> Table:
     """Controls last; a column that would be empty, or repeat the one before it, is left out."""
     firsts = list({m.method: m for m in found}.values())
     firsts.sort(key=lambda m: m.family == CONTROL)
@@ -65,7 +91,7 @@ def _as_table(found: Sequence[Measurement], records: Mapping[str, Sequence[Recor
                 line.append(cells.get(method, EMPTY))
 
     add("published", {m.method: published_cell(m.row) for m in firsts})
-    errors = marked_errors(found)
+    errors = {(m.method, m.protocol): marked_cell(m, controls, stands=True) for m in found}
     before: dict[str, Cell] = {}
     for protocol, title in column_titles(found).items():
         cells = {method: cell for (method, name), cell in errors.items() if name == protocol}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from ..protocols import column_title, in_order
 from ..records import Record
 from ..statistics import Estimate
-from .measured import CONTROL, Measurement, Setting, group_by, measurements, runs
+from .measured import CONTROL, Measurement, Setting, group_by, measurements, runs, standing
 from .published import Published, find_row
 from .verdicts import CAPTION, MARGIN, Verdict, verdict_line
 
@@ -21,6 +21,7 @@ NO_BETTER = "‡"  # marks errors that are not clearly below the best control's
 NO_BETTER_MEANS = (
     f"{NO_BETTER}: the interval reaches the error of the best control that sees no true box."
 )
+OF_SUBSET = "§"  # marks what stands for a method that was not measured on all images
 
 Cell = tuple[str, ...]  # lines of a cell: first the number, then what explains it
 EMPTY: Cell = (DASH,)
@@ -60,30 +61,36 @@ def make_tables(records: Sequence[Record], rows: Mapping[str, Published]) -> lis
     `rows` are the published rows of Table 1, in the paper's order.
     """
     found = measurements(records, rows)
-    sources = [m for m in found if m.source and not (m.variant or m.renamed)]
-    variants = [m for m in found if m.variant and not (m.source or m.renamed)]
+    shown = standing(m.run for m in found)
+    sources = [m for m in found if m.run in shown and m.source and not m.renamed]
+    variants = [m for m in found if m.run not in shown and not (m.source or m.renamed)]
     listings = []
     if sources:
         caption = "The runs of Table 1 by source of the images. LE in %, 95 % Wilson interval."
-        listings.append(_listing("sources", caption, "source", sources))
+        listings.append(_listing("sources", caption, "source", sources, found))
     if variants:
         caption = (
             "Subsets and variants: some of the images only, or other settings than the recipe's, "
             "and so not comparable with Table 1. LE in %, 95 % Wilson interval."
         )
-        listings.append(_listing("variants", caption, "what differs", variants))
-    whole = [m for m in found if not (m.source or m.variant)]
-    usual = [m for m in whole if not m.renamed]
+        listings.append(_listing("variants", caption, "what differs", variants, found))
     if others := [m for m in found if m.renamed and not m.source]:
         listings.append(_policy_table(others))
-    return [main_table(usual, rows), *listings]
+    return [main_table(found, rows), *listings]
 
 
 # --- Table 1 ----------------------------------------------------------------------------------
 
 
 def main_table(found: Sequence[Measurement], rows: Mapping[str, Published]) -> Table:
-    """The paper's rows in its order, then other methods; controls below a rule."""
+    """The paper's rows in its order, then other methods; controls below a rule.
+
+    Of all that was found it shows what stands for the methods; the rest may hold the controls of
+    their subsets.
+    """
+    controls_of = best_controls(found)
+    shown = standing(m.run for m in found)
+    found = [m for m in found if m.run in shown and not (m.source or m.renamed)]
     by_setting = dict(sorted(group_by(found, lambda m: m.setting).items()))
     methods = list({m.method: m for m in found}.values())
     others = [m for m in methods if m.row is None]
@@ -98,7 +105,7 @@ def main_table(found: Sequence[Measurement], rows: Mapping[str, Published]) -> T
         label="table1",
         caption=_caption(by_setting),
         columns=columns,
-        rows=[_main_row(line, by_setting, _best_controls(found)) for line in (*lines, *controls)],
+        rows=[_main_row(line, by_setting, controls_of) for line in (*lines, *controls)],
         rule_before=len(lines) if controls else None,
     )
 
@@ -116,20 +123,24 @@ def _main_row(
     cells: list[Cell] = [(line.title,), published_cell(line.published)]
     for measured in by_setting.values():
         own = [m for m in measured if m.method == line.method]
-        errors = _error_cells(own, _protocols(measured), controls)
+        errors = _error_cells(own, _protocols(measured), controls, stands=True)
         cells += [*errors, _size_cell(own), _verdict_cell(own)]
     return cells
 
 
-Scale = tuple[Setting, str, str, str]
+Scale = tuple[Setting, str, str, str, frozenset[str]]
 
 
 def _scale(found: Measurement) -> Scale:
-    """What a measurement shares with the controls that it is held against."""
-    return found.setting, found.variant, found.source, found.protocol
+    """What a measurement shares with the controls that it is held against.
+
+    Of a subset these are the very pictures: another seed draws others.
+    """
+    images = found.images if found.subset else frozenset()
+    return found.setting, found.variant, found.source, found.protocol, images
 
 
-def _best_controls(found: Sequence[Measurement]) -> dict[Scale, float]:
+def best_controls(found: Sequence[Measurement]) -> dict[Scale, float]:
     """The lowest error of a control that is not shown the true boxes, on each scale."""
     controls = [m for m in found if m.family == CONTROL and not m.sees_boxes]
     by_scale = group_by(controls, _scale)
@@ -164,24 +175,45 @@ def _protocols(found: Iterable[Measurement]) -> list[str]:
 
 
 def _error_cells(
-    found: Sequence[Measurement], protocols: Sequence[str], controls: Mapping[Scale, float]
+    found: Sequence[Measurement],
+    protocols: Sequence[str],
+    controls: Mapping[Scale, float],
+    *,
+    stands: bool = False,
 ) -> list[Cell]:
-    """Errors by protocol; those are marked that do not clearly beat the controls."""
-    cells = {m.protocol: _marked_cell(m, controls) for m in found}
+    """Errors by protocol with their marks, as `marked_cell` sets them."""
+    cells = {m.protocol: marked_cell(m, controls, stands=stands) for m in found}
     return [cells.get(name, EMPTY) for name in protocols]
 
 
-def marked_errors(found: Sequence[Measurement]) -> dict[tuple[str, str], Cell]:
-    """Errors of one setting by method and protocol, marked as in Table 1."""
-    controls = _best_controls(found)
-    return {(m.method, m.protocol): _marked_cell(m, controls) for m in found}
+def marked_cell(
+    found: Measurement, controls: Mapping[Scale, float], *, stands: bool = False
+) -> Cell:
+    """An error with the marks that belong to it.
 
-
-def _marked_cell(found: Measurement, controls: Mapping[Scale, float]) -> Cell:
+    `controls`: the best ones. `stands`: whether it stands among runs on all images.
+    """
     value, *rest = error_cell(found.error)
-    if found.family != CONTROL and found.error.high >= controls.get(_scale(found), math.inf):
-        value += NO_BETTER
-    return (value, *rest)
+    subset = OF_SUBSET if stands and found.subset else ""
+    return (value + no_better(found, controls) + subset, *rest)
+
+
+def no_better(found: Measurement, controls: Mapping[Scale, float]) -> str:
+    """The mark of a method that does not clearly beat the best control, or nothing."""
+    reached = found.error.high >= controls.get(_scale(found), math.inf)
+    return NO_BETTER if reached and found.family != CONTROL else ""
+
+
+def subset_legend(sizes: Iterable[int | None]) -> str:
+    """What the mark of a subset means, if any of the sizes shown is one's."""
+    known = sorted({size for size in sizes if size})
+    if not known:
+        return ""
+    return f"{OF_SUBSET}: on a seeded subset of {_or(known)} of the images only."
+
+
+def _or(sizes: Sequence[int]) -> str:
+    return " or ".join(f"{size:,}" for size in sizes)
 
 
 def error_cell(error: Estimate) -> Cell:
@@ -214,11 +246,12 @@ def _caption(by_setting: Mapping[Setting, Sequence[Measurement]]) -> str:
         f"of {MARGIN:g} point; for what is not comparable it names what differs. {NO_BETTER_MEANS}"
     ]
     parts += [_describe(setting, found) for setting, found in by_setting.items()]
-    return " ".join(parts)
+    subsets = subset_legend(m.subset for found in by_setting.values() for m in found)
+    return " ".join([*parts, *([subsets] if subsets else [])])
 
 
 def _describe(setting: Setting, found: Sequence[Measurement]) -> str:
-    counts = {m.error.n_images for m in found}
+    counts = {m.error.n_images for m in found if not m.subset} or {m.error.n_images for m in found}
     images = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
     seeds = sorted({seed for m in found for seed in m.seeds})
     text = f"{setting}: {images} images, {_seeds(seeds)}"
@@ -251,21 +284,28 @@ def _policies(found: Sequence[Measurement]) -> str:
 # --- what stands beside Table 1 ---------------------------------------------------------------
 
 
-def _listing(label: str, caption: str, heading: str, found: Sequence[Measurement]) -> Table:
+def _listing(
+    label: str,
+    caption: str,
+    heading: str,
+    found: Sequence[Measurement],
+    among: Sequence[Measurement],  # with the controls that belong to them
+) -> Table:
     protocols = _protocols(found)
     titles = ("data", heading, "method", *column_titles(found).values(), PER_SEED)
     grouped = group_by(found, lambda m: (m.setting, m.source or m.change, m.method))
-    controls = _best_controls(found)
+    controls = best_controls(among)
+    legend = subset_legend(m.subset for m in found if m.source)
     return Table(
         label=label,
-        caption=f"{caption} {NO_BETTER_MEANS}",
+        caption=" ".join(filter(None, (caption, NO_BETTER_MEANS, legend))),
         columns=[Column(title) for title in titles],
         rows=[
             [
                 (str(setting),),
                 (which,),
                 (same[0].title,),
-                *_error_cells(same, protocols, controls),
+                *_error_cells(same, protocols, controls, stands=bool(same[0].source)),
                 _size_cell(same),
             ]
             for (setting, which, _), same in sorted(grouped.items(), key=lambda item: item[0][:2])
@@ -276,7 +316,7 @@ def _listing(label: str, caption: str, heading: str, found: Sequence[Measurement
 def _policy_table(found: Sequence[Measurement]) -> Table:
     """A line per number: there are as many combinations of policy and rule as one likes."""
     titles = ("data", "method", "what differs", "protocol", "box rule", "tuned on", "LE", PER_SEED)
-    controls = _best_controls(found)
+    controls = best_controls(found)
     rows = [
         [
             (str(m.setting),),
@@ -285,7 +325,7 @@ def _policy_table(found: Sequence[Measurement]) -> Table:
             (column_title(m.protocol, m.policy),),
             (m.rule,),
             (m.tuned_on or DASH,),
-            _marked_cell(m, controls),
+            marked_cell(m, controls),
             _size_cell([m]),
         ]
         for m in sorted(found, key=lambda m: (m.setting, m.change, m.protocol))
@@ -378,6 +418,7 @@ TEX = str.maketrans(
         DASH: "--",
         ELSEWHERE: r"\dag{}",
         NO_BETTER: r"\ddag{}",
+        OF_SUBSET: r"\S{}",
         "±": r"$\pm$",
         "−": "--",
     }
@@ -461,7 +502,7 @@ def _final_line(
         for m in found
         if (m.setting, m.method, m.variant, m.source) == (setting, first.method, first.variant, "")
     ]
-    cells = _error_cells(own, list(titles), _best_controls(found))
+    cells = _error_cells(own, list(titles), best_controls(found))
     errors = (" ".join(cell[:2]) for cell in cells)
     published = find_row(first.facts.get("published"), rows)
     return {

@@ -141,7 +141,7 @@ def verdict_line(record: Record, verdict: Verdict) -> dict[str, object]:
     return {
         "data": record.data,
         "recipe": record.recipe,
-        "method": record.method + (f":{record.variant}" if record.variant else ""),
+        "method": record.title + (f", {record.variant}" if record.variant else ""),
         "published": published.row,
         "value": f"{published.value:g}",
         "protocol": published.protocol,

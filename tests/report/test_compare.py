@@ -74,7 +74,7 @@ def test_paths_name_single_records_and_variants(results, a_record):
     save_record(variant, results, scores("0000000011", ("casm",), names=names))
     path = str(results / "madeup" / "quick" / "baseline-seed1.json")
     (by_path,) = compare("casm:0123abcd", path, results)
-    assert by_path.a == "casm:0123abcd"
+    assert by_path.a == "CASM, 0123abcd"
     assert by_path.difference.value == pytest.approx(20)
     (between,) = compare(str(variant.path(results)), path, results)
     assert between == by_path
@@ -154,7 +154,7 @@ def test_the_paper_compares_every_method_with_its_own(tmp_path, a_record, rows):
     found = compare_with_the_papers_own(saved, rows, tmp_path)
     pairs = {frozenset((c.a, c.b)) for c in found}
     assert len(found) == len(pairs) == 5  # neither the quoted rows' pair, controls nor variants
-    assert frozenset(("grad", "novel")) not in pairs
+    assert frozenset(("Grad", "Novel_100%")) not in pairs
     assert {c.protocol for c in found} == {"casm"}
     assert all(c.p_holm == pytest.approx(min(1, 5 * c.difference.p_value)) for c in found)
 

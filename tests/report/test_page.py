@@ -5,18 +5,23 @@ from __future__ import annotations
 import io
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from PIL import Image
 
+from casm_bench import registry
 from casm_bench.cli import main
 from casm_bench.errors import WorkError
 from casm_bench.records import per_image_table, save_private_pictures, save_record
 from casm_bench.report.browser import picture_files
+from casm_bench.report.cards import card
 from casm_bench.report.page import write_page
+from casm_bench.report.published import read_published
 
 SIZE, GRID = 32, 8
 NAMES = ["a", "b", "c"]
@@ -50,8 +55,13 @@ def pictures(shift=0):
 
 
 def boxes(x0, ious):
+    return scored([(x0, 8, x0 + 16, 24)] * 3, ious)
+
+
+def scored(found, ious):
     columns = {"name": NAMES, "label": [0] * 3, "group": [None] * 3, "protocol": ["casm"] * 3}
-    columns |= {"x0": [x0] * 3, "y0": [8] * 3, "x1": [x0 + 16] * 3, "y1": [24] * 3}
+    sides = zip(*found, strict=True)
+    columns |= dict(zip(("x0", "y0", "x1", "y1"), map(list, sides), strict=True))
     columns |= {"hit": [iou > 0.5 for iou in ious], "iou": ious, "f1": ious, "f1_mean": ious}
     return per_image_table(columns)
 
@@ -166,6 +176,47 @@ def test_pictures_that_may_not_be_shared_can_be_left_out(results, tmp_path):
     assert "may not be shared" not in (public / "index.html").read_text()
     assert "secret" in (shown / "sets" / "list.js").read_text()
     assert "secret" not in (public / "sets" / "list.js").read_text()
+
+
+def test_bounds_and_marks_stand_on_every_page(tmp_path, a_record, rows, scores):
+    """Baseline does not beat the whole frame, Grad was measured on a subset alone."""
+    usual = ("casm", "wsol")
+    config = a_record().config | {"limit": 10}
+    metrics = {"official_metric (wsol)": 61.0}
+    records = [a_record("baseline", 30, protocols=usual, metrics=metrics)]
+    records.append(a_record("full", 50, protocols=usual))
+    records.append(a_record("grad", 5, 10, protocols=usual, variant="n10", config=config))
+    for record in records:
+        save_record(record, tmp_path / "results", scores)
+    page = write_page(tmp_path / "results", tmp_path / "page").parent
+    for name in ("index.html", "methods/baseline.html", "records/madeup-quick-baseline-seed0.html"):
+        text = (page / name).read_text()
+        assert "wsol (upper bound)" in text
+        assert ">wsol<" not in text
+        if not name.startswith("records"):
+            assert ">70.0‡</a>" in text
+            assert "‡: the interval reaches" in text
+    index = (page / "index.html").read_text()
+    assert ">50.0§</a>" in index
+    assert "§: on a seeded subset of 10 of the images only." in index
+    assert "data-differs" not in index  # what stands for Grad is not hidden
+    record = (page / "records" / "madeup-quick-baseline-seed0.html").read_text()
+    assert "OM, top-1 localization error (wsol, upper bound, %)" in record
+    assert '<td class="number">45</td>' in record  # F1a
+
+
+def test_a_methods_page_has_its_card(tmp_path, a_record, scores):
+    results = tmp_path / "results"
+    for name in ("vgg-loc", "grad-cam"):
+        save_record(replace(a_record(facts={}), method=name), results, scores)
+    save_record(a_record("novel"), results, scores)  # of a plug-in that is not here
+    page = write_page(results, tmp_path / "page").parent
+    said = {path.stem: path.read_text() for path in (page / "methods").iterdir()}
+    for heading, text in card(registry.get("grad-cam"), read_published(results)).items():
+        assert heading == "says" or f"<dt>{heading}</dt>" in said["grad-cam"]
+        assert str(escape(text)) in said["grad-cam"]
+    assert "none: it predicts boxes directly" in said["vgg-loc"]
+    assert "<dt>family</dt>\n<dd>other</dd>" in said["novel"]
 
 
 def test_the_same_records_give_the_same_bytes(results, page, tmp_path):
@@ -327,6 +378,47 @@ def test_boxes_follow_the_threshold(visit, tmp_path):
     assert captions(tab)[1] == casm
     tab.screenshot(path=tmp_path / "browse.png")
     assert (tmp_path / "browse.png").stat().st_size > 10_000
+
+
+def test_the_sliders_iou_is_the_records(browser, tmp_path, a_record):
+    """A true box that leaves the frame counts whole under casm, else its visible part."""
+    for protocol, iou in (("casm", 256 / 512), ("casm-clipped", 256 / 384)):
+        shown = pictures() | {"truth": np.array([(-8, 8, 24, 24)] * 3)[:, None]}
+        table = scored([(8, 8, 24, 24)] * 3, [iou] * 3).to_pydict()
+        scores = per_image_table(table | {"protocol": [protocol] * 3})
+        save_record(a_record(protocols=(protocol,)), tmp_path / protocol, scores, shown)
+        tab = browser.new_page()
+        tab.goto((write_page(tmp_path / protocol, tmp_path / f"of {protocol}").parent).as_uri())
+        tab.goto((tmp_path / f"of {protocol}" / "browse.html").as_uri())
+        own = captions(tab)[0]
+        assert own.startswith(f"CASM: IoU {iou:.2f} ({protocol}), box 8, 8, 24, 24")
+        tab.get_by_role("slider").fill("150")
+        assert f"IoU {iou:.2f} (threshold 0.59), box 8, 8, 24, 24" in captions(tab)[0]
+        tab.close()
+
+
+def test_two_methods_that_find_nothing_do_not_disagree(browser, tmp_path, a_record):
+    nothing, box, near = (0, 0, 0, 0), (8, 8, 24, 24), (12, 8, 28, 24)
+    for method, found in (("casm", [nothing, box, box]), ("baseline", [nothing, near, nothing])):
+        save_record(a_record(method), tmp_path / "results", scored(found, [0.0] * 3), pictures())
+    tab = browser.new_page()
+    tab.goto((write_page(tmp_path / "results", tmp_path / "page").parent / "browse.html").as_uri())
+    captions(tab)
+    tab.get_by_label("Order").select_option(label="Baseline against CASM")
+    assert [i.get_attribute("alt") for i in tab.locator("#strip img").all()] == ["c", "b", "a"]
+    tab.close()
+
+
+def test_an_empty_mask_predicts_what_the_rule_says(browser, tmp_path, a_record):
+    rule = {"kind": "value", "alpha": 0.35, "component": "all", "empty": "full"}
+    record = a_record(facts={"family": "other", "rule": rule})
+    save_record(record, tmp_path / "results", boxes(8, [0.5] * 3), pictures())
+    tab = browser.new_page()
+    tab.goto((write_page(tmp_path / "results", tmp_path / "page").parent / "browse.html").as_uri())
+    captions(tab)
+    tab.get_by_role("slider").fill("220")
+    assert f"IoU {256 / 1024:.2f} (threshold 0.86), box 0, 0, 32, 32" in captions(tab)[0]
+    tab.close()
 
 
 def test_keyboard_order_and_views(visit):

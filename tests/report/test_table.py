@@ -11,6 +11,7 @@ import pytest
 from casm_bench.report.long_csv import CSV_COLUMNS, to_csv
 from casm_bench.report.measured import measurements
 from casm_bench.report.measures import metric_tables
+from casm_bench.report.readme import with_tables
 from casm_bench.report.table import (
     Column,
     Table,
@@ -117,6 +118,11 @@ def test_upper_bounds_are_marked_in_every_table(a_record, rows):
     table1, sources, *_ = make_tables(records, rows)
     for table in (table1, sources):
         assert "wsol (upper bound)" in [column.title for column in table.columns]
+    (table2,) = metric_tables(records)
+    lines = [row[0][0] for row in table2.rows]
+    for measure in ("LE", "F1", "F1a"):
+        assert f"{measure} (casm, %)" in lines
+        assert f"{measure} (wsol, upper bound, %)" in lines
     assert "LE wsol (upper bound)" in final_table(records, rows)[0]
     assert "LE wsol" not in final_table(records, rows)[0]
 
@@ -137,15 +143,73 @@ def test_other_policies_have_a_table_of_their_own(a_record, rows):
 
 
 def test_subsets_stay_out_of_table_1(a_record, rows):
-    config = a_record().config | {"limit": 10}
-    subset = a_record("grad", 5, 10, variant="0123abcd", config=config)
-    table1, variants, *_ = make_tables([a_record("casm"), subset], rows)
-    assert all(row[2] == ("–",) for row in table1.rows if row[0] == ("Grad",))
+    """Where there is a record of all images, or where something else was changed as well."""
+    grads = [a_record("grad", 30), a_subset(a_record, "grad", 5)]
+    casm = a_subset(a_record, "casm", 5)
+    changed = replace(casm, variant="n10-0123abcd", config=casm.config | {"strategy": "L"})
+    table1, variants, *_ = make_tables([changed, *grads], rows)
+    cells = {row[0][0]: row[2] for row in table1.rows}
+    assert cells["CASM"] == ("–",)
+    assert cells["Grad"][0] == "70.0"
+    assert "§" not in table1.caption + variants.caption
     assert variants.label == "variants"
-    (line,) = variants.rows
-    assert first_lines(line) == [
-        *("madeup, quick, stub (none)", "limit=10", "Grad", "50.0", "50.0", "50.0", "10 × 1")
+    assert [first_lines(line)[1:] for line in variants.rows] == [
+        ["limit=10", "CASM", "50.0", "50.0", "50.0", "10 × 1"],
+        ["limit=10", "Grad", "50.0", "50.0", "50.0", "10 × 1"],
     ]
+
+
+def a_subset(a_record, method, hits, n=10, seed=0, **changes):
+    config = a_record().config | {"limit": n}
+    pictures = {"data_sha256": f"{n} pictures of seed {seed}"}
+    return a_record(
+        *(method, hits, n),
+        seed=seed,
+        variant=f"n{n}",
+        config=config,
+        provenance=pictures,
+        **changes,
+    )
+
+
+def test_a_subset_fills_the_row_of_what_was_not_measured_on_all_images(a_record, rows):
+    """Marked, once, and the largest; Grad is slow."""
+    usual = [a_record("casm", protocols=("casm",)), a_record("full", 30, protocols=("casm",))]
+    slow = [a_subset(a_record, "grad", n // 2, n, protocols=("casm",)) for n in (10, 40, 20)]
+    table1, variants = make_tables([*usual, *slow], rows)
+    grad = next(row for row in table1.rows if row[0] == ("Grad",))
+    assert (grad[2][0], grad[3]) == ("50.0§", ("40 × 1",))  # 70 of the control is of all images
+    assert table1.caption.endswith("§: on a seeded subset of 40 of the images only.")
+    assert "quick, stub (none): 100 images" in table1.caption
+    assert [first_lines(row)[1] for row in variants.rows] == ["limit=10", "limit=20"]
+    assert r"50.0\S{}" in to_latex([table1])
+    (table2,) = metric_tables([*usual, *slow])
+    assert [c.title for c in table2.columns] == ["measure", "CASM", "Whole frame", "Grad§"]
+    assert {row[0][0]: row[3] for row in table2.rows}["LE (casm, %)"][0] == "50"
+    assert table2.caption.endswith("§: on a seeded subset of 40 of the images only.")
+    text = with_tables("<!-- table: madeup/quick -->\n<!-- end of table -->", [*usual, *slow], rows)
+    assert "| Grad | 41.7† | 50.0§ [35.2, 64.8] |" in text
+    assert "§: on a seeded subset of 40 of the images only." in text
+
+
+def test_a_subset_is_held_against_the_controls_of_its_own_pictures(a_record, rows):
+    usual = [a_record("full", 30), a_subset(a_record, "grad", 5)]
+
+    def cell(*controls):
+        table1 = make_tables([*usual, *controls], rows)[0]
+        return next(row[2][0] for row in table1.rows if row[0] == ("Grad",))
+
+    assert cell() == "50.0§"
+    assert cell(a_subset(a_record, "full", 6)) == "50.0‡§"
+    assert cell(a_subset(a_record, "full", 6, seed=1)) == "50.0§"  # other pictures
+    assert cell(a_subset(a_record, "full", 12, 20)) == "50.0§"
+
+
+def test_sources_of_a_subset_are_marked(a_record, rows):
+    slow = a_subset(a_record, "grad", 5, protocols=("casm",), groups={"web": GROUP})
+    sources = make_tables([slow], rows)[1]
+    assert first_lines(sources.rows[0])[1:] == ["web", "Grad", "20.0§", "40 × 1"]
+    assert sources.caption.endswith("§: on a seeded subset of 10 of the images only.")
 
 
 def test_only_a_subset_still_gives_a_table(a_record, rows):
@@ -166,7 +230,16 @@ def test_every_measure_is_a_mean_over_seeds_with_their_range(a_record):
     lines = {row[0][0]: row[1:] for row in measures.rows}
     assert lines["evidence recall"] == [("0.375", "0.25 to 0.5"), ("–",)]
     assert lines["fit seconds"] == [("1.5",), ("1.5",)]
-    assert lines["LE (warp, %)"] == [("40", "[33.46, 46.92]"), ("40", "[30.94, 49.8]")]
+    assert lines["LE (warp, %)"] == [("40‡", "[33.46, 46.92]"), ("40", "[30.94, 49.8]")]
+    assert lines["F1a (warp, %)"] == [("45",), ("45",)]
+
+
+def test_measures_bear_their_usual_names(a_record):
+    metrics = {"official_metric (casm)": 61.0, "top5_localization_error (casm)": 55.0}
+    (table,) = metric_tables([a_record(metrics=metrics)])
+    cells = {row[0][0]: row[1][0] for row in table.rows}
+    assert cells["OM, top-1 localization error (casm, %)"] == "61"
+    assert cells["top-5 localization error (casm, %)"] == "55"
 
 
 def test_intervals_of_added_metrics_stand_below_a_single_seed(a_record):
@@ -230,6 +303,8 @@ def test_the_long_csv_has_a_line_per_number(a_record, rows):
     assert float(warp["low"]) < 35 < float(warp["high"])
     (recall,) = [line for line in lines if line["metric"] == "evidence_recall"]
     assert recall["value"] == "0.375"
+    (f1a,) = [line for line in lines if line["metric"] == "f1_mean (warp, %)"]
+    assert (f1a["value"], f1a["policy"]) == ("45", "own")
 
 
 # --- after a run ------------------------------------------------------------------------------
@@ -289,6 +364,9 @@ def test_marks_stand_in_every_table_of_errors(a_record, rows):
     records = [*usual, made("full", 70, **change), made("casm", 65, **change)]
     records.append(made("grad", 90, **change))
     tables = {table.label: table for table in make_tables(records, rows)}
+    (table2,) = metric_tables(records)
+    assert {row[0][0]: row[1:] for row in table2.rows}["LE (casm, %)"][1][0] == "55‡"
+    assert "‡: the interval reaches" in table2.caption
     for label in ("sources", "variants", "policies"):
         assert "‡: the interval reaches" in tables[label].caption
         marked = {row[0] for row in map(first_lines, tables[label].rows) if "‡" in "".join(row)}
@@ -319,7 +397,7 @@ def test_measures_over_seeds_carry_intervals(a_record):
 
     one = cells([made(0)])
     assert one["pointing game"] == ("80", "[76, 83]")
-    assert one["f1 (casm, %)"] == ("50", "[47, 54]")
+    assert one["F1 (casm, %)"] == ("50", "[47, 54]")
     assert one["masked out accuracy"] == ("20", "[13.34, 28.88]")  # Wilson of 20 in 100
     assert one["evidence recall"] == ("0.25",)  # its values per image are not kept
     four = cells([made(seed) for seed in range(4)])

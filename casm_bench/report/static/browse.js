@@ -47,8 +47,9 @@ function ownMask(method, index, size) {
   return Uint8Array.from({ length: size * size }, (_, i) => (packed[i >> 3] >> (7 - (i & 7))) & 1);
 }
 
-/** Half-open box around the largest 4-connected component, or around everything; null if empty. */
-function boxOf(mask, size, everything) {
+/** Half-open box around the largest 4-connected component, or around everything.
+ * Of an empty mask what the rule says: null, or the whole frame. */
+function boxOf(mask, size, rule) {
   const seen = new Uint8Array(mask.length);
   let best = null;
   let bestArea = 0;
@@ -74,7 +75,8 @@ function boxOf(mask, size, everything) {
     if (area > bestArea) [best, bestArea] = [box, area];
     extent = extent ? grow(extent, box) : [...box];
   }
-  return everything ? extent : best;
+  if (!best && rule.empty === "full") return [0, 0, size, size];
+  return rule.component === "all" ? extent : best;
 }
 
 function grow(box, other) {
@@ -87,19 +89,30 @@ function grow(box, other) {
 
 const area = (box) => Math.max(0, box[2] - box[0]) * Math.max(0, box[3] - box[1]);
 
-/** IoU of half-open boxes; the true one is cut to the frame. */
-function iou(a, b) {
-  if (!a || !b) return 0;
-  const shared = area([Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])]);
-  return shared / Math.max(1, area(a) + area(b) - shared);
+function shared(a, b) {
+  return area([Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])]);
 }
 
-function clipped(box, size) {
-  return box.map((side) => Math.min(Math.max(side, 0), size));
+/** How much two predicted boxes agree, from 0 to 1; two methods that find nothing do. */
+function agreement(a, b) {
+  if (!a || !b) return 2; // not known: last
+  const both = shared(a, b);
+  const union = area(a) + area(b) - both;
+  return union ? both / union : 1;
 }
 
-function bestIou(box, truth, size) {
-  return Math.max(0, ...truth.map((one) => iou(box, clipped(one, size))));
+/** IoU with a true box as the method's protocol has it: its area may count what the frame cuts off. */
+function overlap(box, truth, size, method) {
+  const edge = method.inclusive ? 1 : 0;
+  const whole = [truth[0], truth[1], truth[2] + edge, truth[3] + edge];
+  const seen = whole.map((side) => Math.min(Math.max(side, 0), size));
+  if (!box || !area(seen)) return 0;
+  const both = shared(box, seen);
+  return both / (area(box) + area(method.unclipped ? whole : seen) - both);
+}
+
+function bestIou(box, truth, size, method) {
+  return Math.max(0, ...truth.map((one) => overlap(box, one, size, method)));
 }
 
 /** Mask, box and how well it fits, under the method's own rule or the threshold of the slider. */
@@ -107,18 +120,17 @@ function prediction(data, method, index) {
   const size = data.size;
   const truth = data.pictures[index].truth;
   const score = method.scores[index];
-  const everything = method.rule.component === "all";
   if (state.threshold === null) {
     const mask = ownMask(method, index, size);
     const kept = score && score.box.some(Boolean) ? score.box : null;
-    const box = score ? kept : boxOf(mask, size, everything);
-    const overlap = score ? score.iou : truth && bestIou(box, truth, size);
-    return { mask, box, overlap, protocol: score && score.protocol };
+    const box = score ? kept : boxOf(mask, size, method.rule);
+    const fit = score ? score.iou : truth && bestIou(box, truth, size, method);
+    return { mask, box, overlap: fit, protocol: score && score.protocol };
   }
   const map = enlarge(method, index, size);
   const mask = Uint8Array.from(map, (value) => value > state.threshold);
-  const box = boxOf(mask, size, everything);
-  return { mask, box, overlap: truth && bestIou(box, truth, size), protocol: null };
+  const box = boxOf(mask, size, method.rule);
+  return { mask, box, overlap: truth && bestIou(box, truth, size, method), protocol: null };
 }
 
 // --- drawing -----------------------------------------------------------------------------------
@@ -229,7 +241,7 @@ function reorder() {
   const rank = {
     name: (i) => i,
     failure: (i) => (data.methods[a].scores[i] || { iou: 2 }).iou,
-    disagreement: (i) => iou(boxes(a)[i], boxes(b)[i]),
+    disagreement: (i) => agreement(boxes(a)[i], boxes(b)[i]),
   }[kind];
   state.order = data.pictures.map((_, i) => i).sort((x, y) => rank(x) - rank(y) || x - y);
   state.at = kind === "name" ? Math.max(0, state.order.indexOf(current)) : 0;
