@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from .errors import UsageError
 from .lazy import lazy, optional
 from .protocols import CASM_RULE, BoxRule, fong_rule
+from .settings import Whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +72,7 @@ class Facts:
 class SaliencyMethod:
     """Base of every method that makes saliency maps; dataclass fields are its hyperparameters.
 
+    Their annotations, such as `epochs: Count` (see `settings`), say which values `--set` may give.
     `classifier` maps normalised images_BCHW to logits_BK and, through `with_features`, to five
     feature maps as well. It is shared between methods: whoever wants to change it, copies it.
     `seed` decides everything random. `fit` may leave its mean statistics per epoch in `history`,
@@ -78,7 +80,7 @@ class SaliencyMethod:
     """
 
     classifier: Classifier = field(repr=False)
-    seed: int = field(default=0, kw_only=True)
+    seed: Whole = field(default=0, kw_only=True)
     history: list[dict[str, float]] = field(default_factory=list, init=False, repr=False)
     findings: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 

@@ -315,6 +315,8 @@ class ClearCache:
     def __call__(self) -> None:
         from .cache import clear
 
+        if not self.out.is_dir():
+            raise UsageError(f"--out {self.out}: there is no such folder.")
         freed = clear(self.out / "cache")
         print(f"{self.out / 'cache'}: {freed / 1e6:,.1f} MB freed")
 
@@ -373,6 +375,9 @@ class ContactSheet:
         kind = self.out.suffix.lstrip(".")
         if kind not in ("png", "pdf"):
             raise UsageError(f"--out {self.out}: the file's name must end in .png or .pdf.")
+        for path in self.records:
+            if not path.is_file():
+                raise UsageError(f"There is no record at {path}.")
         with drawn_alike():
             figure = contact_sheet([load_record(path) for path in self.records], self.results)
             write_atomically(self.out, render(figure, kind))
@@ -559,7 +564,7 @@ _LISTED = {
 
 def _parse_rule(text: str | None) -> Any:
     """`quantile`, or `KIND:ALPHA`: Fong & Vedaldi's rules take the extent of all survivors."""
-    from .protocols import CASM_RULE, BoxRule, fong_rule
+    from .protocols import CASM_RULE, BoxRule, fong_rule, takes
 
     if text is None:
         return None
@@ -567,15 +572,15 @@ def _parse_rule(text: str | None) -> Any:
     try:
         if kind == "quantile" and not alpha:
             return CASM_RULE
-        if kind in ("mean", "value", "energy"):
+        if kind in ("mean", "value", "energy") and takes(kind, float(alpha)):
             return fong_rule(kind, float(alpha))
-        if kind == "fixed":
+        if kind == "fixed" and takes(kind, float(alpha)):
             return BoxRule("fixed", alpha=float(alpha))
     except ValueError:
         pass
     raise UsageError(
         f"--rule {text}: write quantile, or mean:ALPHA, value:ALPHA, energy:ALPHA or fixed:ALPHA, "
-        "for instance mean:5."
+        "for instance mean:5; all but mean take shares from 0 to 1."
     )
 
 

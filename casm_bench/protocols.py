@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -58,6 +59,12 @@ class BoxRule:
 
 
 CASM_RULE = BoxRule("quantile", component="largest")
+
+
+def takes(kind: Kind, alpha: float) -> bool:
+    """Whether a rule has a use for this threshold: a share, but for `mean`, of which it is a
+    multiple."""
+    return 0 <= alpha <= (sys.float_info.max if kind == "mean" else 1)
 
 
 def fong_rule(kind: Literal["mean", "value", "energy"], alpha: float) -> BoxRule:
@@ -172,6 +179,8 @@ def _with_policy(base: Protocol, how: str) -> Protocol:
     rule = replace(_rule(name, base, policy, rule_text), alpha=alpha)
     if (policy == "own") != (rule.kind == "quantile"):
         raise _misnamed(name, "quantile goes with own, and all other rules need a threshold")
+    if alpha is not None and not takes(rule.kind, alpha):
+        raise _misnamed(name, f"thresholds of the rule {rule.kind} lie in [0, 1]")
     if base.box_frame == "original" and rule.component == "contour":
         raise _misnamed(name, "contours are not defined in the original picture")
     summary = f"{base.summary} Threshold policy {policy}, box rule {rule}, for every method."

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .errors import UsageError
+from .settings import Amount, Count, Share, Whole
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -22,10 +23,10 @@ DEFAULT_METHODS = ("casm", "baseline", "grad")  # what `run` measures unless tol
 class Pretraining:
     """How a classifier is trained from scratch: AdamW, cosine learning rate by epoch."""
 
-    epochs: int = 8
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-2
-    batch_size: int = 64
+    epochs: Count = 8
+    learning_rate: Amount = 2e-3
+    weight_decay: Amount = 1e-2
+    batch_size: Count = 64
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,17 @@ class Recipe:
     classifier: str = "resnet50.tv_in1k"
     classifier_options: dict[str, object] = field(default_factory=dict)  # for timm's constructor
     weights: str = "pretrained"  # pretrained (timm's), scratch, pip, or a file
-    input_size: int | None = None  # pixels; None: the classifier's own
+    input_size: Count | None = None  # pixels; None: the classifier's own
     pretraining: Pretraining = field(default_factory=Pretraining)  # for weights="scratch"
-    batch_size: int = 128
-    evaluation_batch_size: int = 16  # what is interrupted is lost up to one batch
+    batch_size: Count = 128
+    evaluation_batch_size: Count = 16  # what is interrupted is lost up to one batch
     augment: str = "crop-flip"  # of training pictures: none, flip, crop-flip
-    share: float = 1.0  # of all batches that make an epoch
+    share: Share = 1.0  # of all batches that make an epoch
     train_data: str | None = None  # what methods train on; None: the data set that is evaluated
-    images_per_class: int | None = None  # that methods train on, as often as on all; None: all
+    images_per_class: Count | None = None  # that methods train on, as often as on all; None: all
     precision: Precision = "fp32"  # of training; masks, losses and optimizers are fp32 always
     compile: bool = False  # networks through torch.compile while training
-    follow: int = 200  # pictures on which training is followed, which changes nothing; 0: none
+    follow: Whole = 200  # pictures on which training is followed, which changes nothing; 0: none
     data: dict[str, dict[str, object]] = field(default_factory=dict)  # options by data set
     methods: dict[str, dict[str, object]] = field(default_factory=dict)  # fields by method
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 from casm_bench import processes
 from casm_bench.api import SaliencyMethod, added, lazy
 from casm_bench.errors import UsageError
+from casm_bench.settings import Amount, Count
 
 from . import _lambda_search
 
@@ -114,22 +115,22 @@ class Algorithm1(SaliencyMethod):
 
     strategy: StrategyName = "L100"
     objective: Literal["entropy", "adversarial"] = "entropy"
-    lambda_r: float | Literal["search"] | None = None
-    save_every: int | None = None
-    past_classifiers: int = 30
+    lambda_r: Amount | Literal["search"] | None = None
+    save_every: Count | None = None
+    past_classifiers: Count = 30
     include_first: bool = False
     update_order: Literal["clean", "torch04"] = "clean"
     encoder: Literal["shared", "separate", "trained"] = "shared"
     gated: bool = True
     upsample: Literal["nearest", "bilinear"] = "nearest"
-    epochs: int = 60
-    classifier_rate: float = 1e-3
-    masker_rate: float = 1e-3
-    weight_decay: float = 1e-4
+    epochs: Count = 60
+    classifier_rate: Amount = 1e-3
+    masker_rate: Amount = 1e-3
+    weight_decay: Amount = 1e-4
     taps: tuple[int, ...] = added((0, 1, 2, 3, 4))
     clean_updates: bool = added(True)
-    search_trials: int = added(6)
-    search_steps: int = added(100)
+    search_trials: Count = added(6)
+    search_steps: Count = added(100)
 
     def __post_init__(self) -> None:
         self.classifier = copy.deepcopy(self.classifier)  # f moves; the shared one must not

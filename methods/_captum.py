@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from casm_bench.api import SaliencyMethod, lazy, optional
 from casm_bench.images import image_seeds
+from casm_bench.settings import Count
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,7 +37,7 @@ class CaptumMethod(SaliencyMethod):
     """
 
     reduction: Reduction = "max-abs"
-    chunk: int = 16  # images per call of captum; memory grows with it, maps stay the same
+    chunk: Count = 16  # images per call of captum; memory grows with it, maps stay the same
 
     draws: ClassVar[bool] = False  # its attribution draws from torch's global generator
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from casm_bench.api import SaliencyMethod, lazy, optional
 from casm_bench.errors import UsageError
+from casm_bench.settings import Count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ class PytorchGradCamMethod(SaliencyMethod):
     stretched from its smallest to its largest value before and after it is enlarged."""
 
     layer: str | None = None  # whose output is read, by name; by default the last with a grid
-    chunk: int = 16  # images per call; memory grows with it, maps stay the same
+    chunk: Count = 16  # images per call; memory grows with it, maps stay the same
 
     def cam_class(self) -> type:
         """A class of the library, such as `pytorch_grad_cam.GradCAM`."""

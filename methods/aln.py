@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from casm_bench.api import CASM_RULE, register
+from casm_bench.settings import Amount
 
 from ._algorithm1 import Algorithm1, StrategyName
 
@@ -41,6 +42,6 @@ class ALN(Algorithm1):
 
     strategy: StrategyName = "L"
     objective: Literal["entropy", "adversarial"] = "adversarial"
-    lambda_r: float | Literal["search"] | None = "search"
+    lambda_r: Amount | Literal["search"] | None = "search"
     encoder: Literal["shared", "separate", "trained"] = "trained"
     clean_updates: bool = False

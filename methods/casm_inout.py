@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from casm_bench.api import CASM_RULE, lazy, register
 from casm_bench.images import masked_in, roughness
+from casm_bench.settings import Amount
 
 from ._algorithm1 import Algorithm1, Game, StrategyName
 
@@ -54,8 +55,8 @@ class CasmInOut(Algorithm1):
 
     strategy: StrategyName = "L100"
     objective: Literal["entropy"] = "entropy"  # of masked-out images
-    lambda_in: float = 1.0
-    smoothness: float = 1e-3  # weight of the roughness, once for each objective
+    lambda_in: Amount = 1.0
+    smoothness: Amount = 1e-3  # weight of the roughness, once for each objective
     taps: tuple[int, ...] = (3, 4)
 
     @property

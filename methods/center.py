@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from casm_bench.api import BoxMethod, lazy, register
+from casm_bench.settings import Within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +30,7 @@ MARGIN = 33 / 224  # leaves 158×158 of 224×224 pixels, half of the area
 class Center(BoxMethod):
     """Published as the control "center box"."""
 
-    margin: float = MARGIN  # on each side, as a share of the frame
+    margin: Annotated[float, Within(0, 0.5)] = MARGIN  # on each side, as a share of the frame
 
     def boxes(
         self, images_BCHW: Tensor, labels_B: Tensor, truth: list[Tensor] | None = None

@@ -6,9 +6,10 @@ Shapes: B images, C channels, H rows, W columns, K classes; h×w is the grid of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from casm_bench.api import SaliencyMethod, fong_rule, lazy, register
+from casm_bench.settings import Within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ excitation = lazy("casm_bench.methods._excitation")
     family="gradient",
     paper="Zhang, Lin, Brandt, Shen & Sclaroff 2016, Top-down Neural Attention by Excitation "
     "Backprop (ECCV)",
-    summary="Chance of each place of a feature map to be where a walk back from the class ends.",
+    summary="Fraction of each place of a feature map to be where a walk back from the class ends.",
     knows_class=True,
     trained=False,
     cost="1 forward, 1 backward down to stride 16",
@@ -42,12 +43,12 @@ class ExcitationBackprop(SaliencyMethod):
 
         P(j) = Σ_i P(i) · x_j⁺·w_ij⁺ / Σ_k x_k⁺·w_ik⁺
 
-    the marginal winning probability (equations 4 and 5): no biases, no negative weights. Chance
+    the marginal winning probability (equations 4 and 5): no biases, no negative weights. Fraction
     that reaches a neuron without any excitation is lost. Raises UsageError for networks with
     other parts than convolutions, linear layers, pooling, batch norm, ReLUs and sums.
     """
 
-    tap: int = 3  # of the classifier's five feature maps; 2 has stride 8, 3 stride 16
+    tap: Annotated[int, Within(0, 4)] = 3  # of the five feature maps; 2 has stride 8, 3 stride 16
 
     def check(self) -> None:
         """Raises UsageError for a classifier with other parts, or without feature maps."""

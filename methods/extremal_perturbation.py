@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from casm_bench.api import SaliencyMethod, lazy, register
 from casm_bench.images import gaussian_blur
+from casm_bench.settings import Amount, Count, Fraction, Positive, Share, Within
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,18 +50,18 @@ class ExtremalPerturbation(SaliencyMethod):
     with each iteration. In every other iteration the image is mirrored.
     """
 
-    areas: tuple[float, ...] = (0.025, 0.05, 0.1, 0.2)  # shares of the image
-    iterations: int = 800
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    area_weight: float = 300.0
-    growth: float = 1.0035  # of the area's weight, per iteration
-    step: int = 7  # pixels between the cells of a mask
-    sigma: float = 21.0  # pixels: width of what a single cell covers
+    areas: tuple[Share, ...] = (0.025, 0.05, 0.1, 0.2)  # shares of the image
+    iterations: Count = 800
+    learning_rate: Amount = 0.01
+    momentum: Fraction = 0.9
+    area_weight: Amount = 300.0
+    growth: Positive = 1.0035  # of the area's weight, per iteration
+    step: Count = 7  # pixels between the cells of a mask
+    sigma: Positive = 21.0  # pixels: width of what a single cell covers
     perturbation: Literal["blur", "fade"] = "blur"  # fade: to the mean colour
-    levels: int = 8  # of the perturbation; between them it is interpolated
-    blur: float = 20.0  # sigma in pixels of the strongest blur
-    smooth: float = 0.09  # sigma of the final blur, as a share of the image's side
+    levels: Annotated[int, Within(2)] = 8  # of the perturbation; between them it is interpolated
+    blur: Amount = 20.0  # sigma in pixels of the strongest blur
+    smooth: Amount = 0.09  # sigma of the final blur, as a share of the image's side
 
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         with torch.no_grad():

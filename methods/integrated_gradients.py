@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from casm_bench.api import fong_rule, lazy, register
+from casm_bench.settings import Count
 
 from ._captum import CaptumMethod, Reduction, captum
 
@@ -41,7 +42,7 @@ class IntegratedGradients(CaptumMethod):
     b is the baseline. Before absolute values are taken, a map adds up to p_y(x) - p_y(b).
     """
 
-    steps: int = 50
+    steps: Count = 50
     baseline: Literal["black", "mean"] = "black"
     score: Literal["probability", "logit"] = "probability"
     reduction: Reduction = "abs-sum"

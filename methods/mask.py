@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 
 from casm_bench.api import SaliencyMethod, fong_rule, lazy, register
 from casm_bench.images import gaussian_blur, image_seeds, masked_in, total_variation
+from casm_bench.settings import Amount, Count, Positive, Whole
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -59,16 +60,16 @@ class Mask(SaliencyMethod):
     course unchanged.
     """
 
-    iterations: int = 300
-    learning_rate: float = 0.1
-    l1: float = 1e-3  # per value of the mask
-    tv: float = 1e-2  # 0 leaves the term out, as one listing of the authors' runs may say
-    tv_beta: float = 2.0
-    top: int = 5  # number of predicted classes whose probability is destroyed
-    grid: int | None = None  # values of the mask per side; by default one for 8 pixels, 28 of 224
-    mask_blur: float = 5.0  # sigma in pixels of the blur after enlarging the mask
-    null_blur: float = 10.0  # sigma in pixels of the blur that hides
-    jitter: int = 4  # pixels by which the input is enlarged for random crops
+    iterations: Count = 300
+    learning_rate: Amount = 0.1
+    l1: Amount = 1e-3  # per value of the mask
+    tv: Amount = 1e-2  # 0 leaves the term out, as one listing of the authors' runs may say
+    tv_beta: Positive = 2.0
+    top: Count = 5  # number of predicted classes whose probability is destroyed
+    grid: Count | None = None  # values of the mask per side; by default one for 8 pixels, 28 of 224
+    mask_blur: Amount = 5.0  # sigma in pixels of the blur after enlarging the mask
+    null_blur: Amount = 10.0  # sigma in pixels of the blur that hides
+    jitter: Whole = 4  # pixels by which the input is enlarged for random crops
     init: Literal["disc", "uniform"] = "disc"  # disc: smallest centred one that hides the class
     blur_gradient: Literal["straight-through", "exact"] = "straight-through"  # of the mask's blur
 

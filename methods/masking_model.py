@@ -19,6 +19,7 @@ from casm_bench import processes
 from casm_bench.api import BoxRule, SaliencyMethod, asked, lazy, register
 from casm_bench.errors import UsageError
 from casm_bench.images import gaussian_blur, masked_in, roughness
+from casm_bench.settings import Amount, Count, Fraction, Positive, Share
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,24 +68,24 @@ class MaskingModel(SaliencyMethod):
     """
 
     conf: float = asked(6.0)  # score that a place must exceed to be shown; lower is more complete
-    area: float = 8.0  # weight of mean(m^area_power)
-    area_power: float = 0.3
-    smoothness: float = 0.005
-    preserver: float = 0.3
+    area: Amount = 8.0  # weight of mean(m^area_power)
+    area_power: Positive = 0.3
+    smoothness: Amount = 0.005
+    preserver: Amount = 0.3
     destroyer_margin: float = 5.0  # by how much the class must lose where it is masked out
     preserver_margin: float = 1.0  # by how much it must win where it alone is left
-    selector_steps: int = 8500
-    selector_batch_size: int = 128
-    selector_fakes: float = 0.5  # share of requests for a class that is not there
-    rate_falls_every: int = 4000  # steps after which the selector's rate is a tenth
-    mask_steps: int = 3000
-    mask_batch_size: int = 64
-    mask_fakes: float = 0.3
-    learning_rate: float = 1e-3  # of Adam, both phases
-    weight_decay: float = 1e-4
-    least_area: float = 0.3  # of random crops, where the run's augmentation crops at all
-    width: int = 64  # channels of the decoder's last stage
-    blur: float = 11.0  # sigma of what may replace masked pixels, in pixels of a 224×224 input
+    selector_steps: Count = 8500
+    selector_batch_size: Count = 128
+    selector_fakes: Fraction = 0.5  # share of requests for a class that is not there
+    rate_falls_every: Count = 4000  # steps after which the selector's rate is a tenth
+    mask_steps: Count = 3000
+    mask_batch_size: Count = 64
+    mask_fakes: Fraction = 0.3
+    learning_rate: Amount = 1e-3  # of Adam, both phases
+    weight_decay: Amount = 1e-4
+    least_area: Share = 0.3  # of random crops, where the run's augmentation crops at all
+    width: Count = 64  # channels of the decoder's last stage
+    blur: Amount = 11.0  # sigma of what may replace masked pixels, in pixels of a 224×224 input
     scale: Literal["own", "doubled"] = "own"  # of the networks' input: normalised, or 2·[-1, 1]
     encoder_trains_on: Literal["as tested", "undoubled"] = "as tested"  # undoubled (code): [-1, 1]
     encoder_batchnorm: Literal["fixed", "batch"] = "fixed"  # in training; batch (code)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from casm_bench.api import SaliencyMethod, fong_rule, lazy, register
+from casm_bench.settings import Count
 
 from ._masked import Score, credited_scores
 
@@ -44,10 +45,10 @@ class Occlusion(SaliencyMethod):
     image cuts off those at its lower and right edges. They have the data set's mean colour.
     """
 
-    positions: int = 28  # per side: every 8 pixels of 224
-    square: int | None = None  # pixels per side; by default 35 of 224
+    positions: Count = 28  # per side: every 8 pixels of 224
+    square: Count | None = None  # pixels per side; by default 35 of 224
     score: Score = "logit"  # what is watched
-    chunk: int = 64  # squares shown at once
+    chunk: Count = 64  # squares shown at once
 
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         rows_PH, columns_PW = (self._spans(size).to(images_BCHW) for size in images_BCHW.shape[-2:])

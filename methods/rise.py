@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from casm_bench.api import SaliencyMethod, lazy, register
+from casm_bench.settings import Count, Share, Within
 
 from ._masked import credited_scores
 
@@ -43,10 +44,10 @@ class RISE(SaliencyMethod):
     the image and cut out at a random place. All images see the same masks, drawn from the seed.
     """
 
-    masks: int = 8000
-    cells: int = 7  # per side, at least 2
-    p: float = 0.5  # chance of a cell to be seen
-    chunk: int = 64  # masks shown at once
+    masks: Count = 8000
+    cells: Annotated[int, Within(2)] = 7  # per side, at least 2
+    p: Share = 0.5  # chance of a cell to be seen
+    chunk: Count = 64  # masks shown at once
 
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         chunks = ((masks_N1HW, masks_N1HW) for masks_N1HW in self._masks(images_BCHW))

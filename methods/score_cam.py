@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from casm_bench.api import fong_rule, lazy, register
 from casm_bench.images import masked_in
+from casm_bench.settings import Count
 
 from ._cam import LastFeatureMethod
 
@@ -43,8 +44,8 @@ class ScoreCAM(LastFeatureMethod):
     and stretches to [0, 1] (equations 5 to 9). The baseline's logit, which the paper subtracts,
     is the same for all channels and leaves the softmax as it is."""
 
-    channels: int | None = None  # only so many, those that vary most over the image; None: all
-    batch_size: int = 64  # masked images at a time; memory grows with it, maps stay the same
+    channels: Count | None = None  # only so many, those that vary most over the image; None: all
+    batch_size: Count = 64  # masked images at a time; memory grows with it, maps stay the same
 
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         with torch.no_grad():

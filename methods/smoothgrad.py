@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from casm_bench.api import fong_rule, register
+from casm_bench.settings import Amount, Count
 
 from ._captum import CaptumMethod, captum
 
@@ -37,8 +38,8 @@ class SmoothGrad(CaptumMethod):
     recommends 10 to 20 percent and 50 samples.
     """
 
-    samples: int = 50
-    noise: float = 0.15
+    samples: Count = 50
+    noise: Amount = 0.15
 
     draws: ClassVar[bool] = True
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from casm_bench import processes
 from casm_bench.api import BoxMethod, lazy, register
 from casm_bench.errors import UsageError, WorkError
+from casm_bench.settings import Amount, Count, Fraction
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,14 +65,14 @@ class VggLoc(BoxMethod):
     regression: Literal["per-class", "single"] = "per-class"  # PCR (published 34.3) or SCR (36.4)
     backbone: str | None = None  # a timm name, published: vgg16.tv_in1k; None: the run's classifier
     weights: str = "pretrained"  # of the backbone, if one is named: as --weights
-    scale: int | None = None  # short side of pictures in pixels; None: the network's input size
+    scale: Count | None = None  # short side of pictures in pixels; None: the network's input size
     fine_tune: Literal["connected", "all"] = "connected"  # layers: fully connected ones, or all
-    hidden: int = 512  # units of the layer for backbones that average their features
-    epochs: int = 30
-    batch_size: int = 256
-    learning_rate: float = 1e-3  # of SGD; a tenth after an epoch without progress
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
+    hidden: Count = 512  # units of the layer for backbones that average their features
+    epochs: Count = 30
+    batch_size: Count = 256
+    learning_rate: Amount = 1e-3  # of SGD; a tenth after an epoch without progress
+    momentum: Fraction = 0.9
+    weight_decay: Amount = 5e-4
 
     def __post_init__(self) -> None:
         self.known = self.classifier.model.num_classes

@@ -100,3 +100,7 @@ def test_only_a_marked_cache_is_cleared(tmp_path, capsys):
     assert not cache.exists()
     assert record.exists()
     assert clear(cache) == 0
+    assert main(["clear-cache", "--out", str(tmp_path / "gone")]) == 2
+    told = capsys.readouterr()
+    assert "gone: there is no such folder" in told.err
+    assert "freed" not in told.out

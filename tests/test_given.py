@@ -181,8 +181,9 @@ def test_other_rules(pack, maps, capsys):
         code, out = score(pack, maps, "--rule", rule)
         assert code == 0
         assert json.loads(out.read_text())["protocols"]["casm"]["localization_error"] == 50.0
-    assert score(pack, maps, "--rule", "best")[0] == 2
-    assert "--rule best" in capsys.readouterr().err
+    for rule in ("best", "fixed:5", "energy:-1", "value:nan"):
+        assert score(pack, maps, "--rule", rule)[0] == 2
+        assert f"--rule {rule}" in capsys.readouterr().err
 
 
 def test_misspelt_protocols_and_folders(pack, maps, capsys):

@@ -109,6 +109,16 @@ def test_training_pictures_that_the_recipe_names_must_be_found(tmp_path):
         _ = bench.train_digest
 
 
+def test_a_classifier_that_diverged_is_not_the_methods_fault(tmp_path, capsys):
+    diverging = (*TINY, "pretraining.learning_rate=1e9")
+    for _ in range(2):  # also when its end is found in the cache
+        assert run(tmp_path, methods=("grad",), settings=diverging) == 1
+        said = capsys.readouterr().err
+        assert "training of classifier 'test_resnet' diverged" in said
+        assert "1e+09" in said and "Method 'grad'" not in said
+    assert not load_records(tmp_path)
+
+
 def test_a_second_run_takes_what_is_there(finished, monkeypatch, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.glob("*/*/*")}
     monkeypatch.setattr(Game, "step", None)  # would fail if anything trained

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from casm_bench import registry
-from casm_bench.recipes import RECIPES
+from casm_bench.data.catalog import check_loading
+from casm_bench.recipes import RECIPES, Pretraining, Recipe
 from casm_bench.settings import check_fields
 
 
@@ -15,6 +16,22 @@ from casm_bench.settings import check_fields
 def test_recipes_set_what_methods_have(recipe):
     for name, values in recipe.methods.items():
         check_fields(name, registry.get(name), values)
+    for name, options in recipe.data.items():
+        check_loading(name, options)
+
+
+def test_defaults_lie_within_their_own_bounds():
+    classes = [registry.get(facts.name) for facts in registry.all_facts()]
+    for cls in (*classes, Recipe, Pretraining):
+        given = {f.name: f.default for f in dataclasses.fields(cls) if f.init}
+        check_fields(
+            cls.__name__, cls, {k: v for k, v in given.items() if v is not dataclasses.MISSING}
+        )
+    for recipe in RECIPES.values():
+        settable = {f.name for f in dataclasses.fields(Recipe)}
+        settable -= {"name", "summary", "command", "cost"}
+        check_fields("recipe", Recipe, {name: getattr(recipe, name) for name in settable})
+        check_fields("pretraining", Pretraining, dataclasses.asdict(recipe.pretraining))
 
 
 def test_the_paper_recipe_trains_as_published():

@@ -157,20 +157,39 @@ def build_classifier(
     """An untrained classifier by its timm name.
 
     `options` go to timm's constructor (for instance slimmer `channels`). `input_size` in pixels;
-    by default the network's own. Raises UsageError for an unknown name.
+    by default the network's own. Raises UsageError for an unknown name, and for options that the
+    network does not take.
     """
+    check_name(name)
     try:
         model = timm.create_model(name, pretrained=False, num_classes=classes, **(options or {}))
-    except RuntimeError as error:
-        near = ", ".join(timm.list_models(f"*{name.split('.')[0][:8]}*")[:5])
+    except Exception as error:  # a constructor that is fed anything raises anything
         raise UsageError(
-            f"timm cannot make a classifier called {name!r} ({error}). "
-            f"Similar names: {near or 'none'}; `timm.list_models()` shows all."
-        ) from None
+            f"Classifier {name!r} cannot be made with the options {options or 'that it has'} "
+            f"({type(error).__name__}: {error}). Check --set recipe.classifier_options=…"
+        ) from error
     config = model.pretrained_cfg
     size = input_size or int(config["input_size"][-1])
     set_input_size(model, size)
     return Classifier(model, name, size, tuple(config["mean"]), tuple(config["std"]))
+
+
+def check_name(name: str) -> None:
+    """Raise UsageError for what is no timm name, without building anything; hubs' pass."""
+    base, _, tag = name.partition(".")
+    reason = "" if ":" in name or timm.is_model(base) else "no such architecture"
+    try:
+        if tag and not reason:
+            timm.get_pretrained_cfg(name)
+    except RuntimeError as error:  # it does not know the tag
+        reason = str(error).rstrip(".")
+    if not reason:
+        return
+    near = ", ".join(timm.list_models(f"*{base[:8]}*")[:5])
+    raise UsageError(
+        f"timm cannot make a classifier called {name!r} ({reason}). "
+        f"Similar names: {near or 'none'}; `timm.list_models()` shows all."
+    )
 
 
 def is_vision_transformer(model: nn.Module) -> bool:

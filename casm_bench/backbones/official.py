@@ -15,6 +15,7 @@ from .weights import IMAGENET_CLASSES, as_state, fill, read_content
 
 ENCODER = "resnet50"  # the only one of the official code; timm and torchvision name it alike
 PARTS = ("state_dict_classifier", "state_dict_decoder")
+WHICH_FILE = "The official train.py writes such a file for every epoch, NAME.chk in casms_path."
 PLACES = ("data", "casms_path", "log_path")  # options that say only where files lay
 
 
@@ -37,7 +38,7 @@ def read_official(path: Path) -> OfficialCheckpoint:
     """
     if not path.is_file():
         raise UsageError(f"The checkpoint {path} does not exist.")
-    content = read_content(path)
+    content = read_content(path, WHICH_FILE)
     if not isinstance(content, dict) or not all(part in content for part in PARTS):
         raise UsageError(
             f"{path} is no checkpoint of the official CASM code: it must hold {' and '.join(PARTS)}"

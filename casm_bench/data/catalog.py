@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..settings import check_options
 
 if TYPE_CHECKING:
     from .dataset import Splits
@@ -89,6 +90,11 @@ def get_source(name: str) -> DataSource:
     hint = f"Did you mean {near[0]!r}? " if near else ""
     known = ", ".join(SOURCES)
     raise UsageError(f"There is no data set called {name!r}. {hint}Known are: {known}.")
+
+
+def check_loading(name: str, options: Mapping[str, object]) -> None:
+    """Raise UsageError for options that the loader of data set `name` does not take."""
+    check_options("data", _found(get_source(name).loader), options)
 
 
 def load_splits(name: str, root: str | None, **options: object) -> Splits:

@@ -19,10 +19,21 @@ import colorsys
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Annotated
 
 import numpy as np
 
 from ..errors import UsageError
+from ..settings import (
+    Amount,
+    Count,
+    Positive,
+    Share,
+    Whole,
+    Within,
+    check_fields,
+    check_options,
+)
 from .dataset import Dataset, Splits
 
 VERSION = 1  # part of every record's data hash: change it whenever a drawn pixel changes
@@ -34,22 +45,14 @@ _SPLITS = ("train", "held-out", "evaluated")
 class Drawing:
     """The knobs of the generator. Lengths are shares of the picture's side."""
 
-    size: int = 64  # side in pixels
-    classes: int = 8
-    stripes: float = 0.05  # contrast of the class-oriented stripes, in [0, 1] of full scale
-    stripe_period: float = 0.11
-    spot_radius: float = 0.05
-    radius: tuple[float, float] = (0.15, 0.3)  # of the object, before its outline wobbles
-    distractors: int = 4
-    noise: float = 0.02  # standard deviation of the pixel noise
-
-    def __post_init__(self) -> None:
-        if self.size < 16:
-            raise UsageError(f"shapes: size must be at least 16 pixels, not {self.size}.")
-        if not 2 <= self.classes <= 64:
-            raise UsageError(f"shapes: classes must lie in 2..64, not {self.classes}.")
-        if not 0 <= self.stripes <= 0.3:
-            raise UsageError(f"shapes: stripes must lie in 0..0.3, not {self.stripes}.")
+    size: Annotated[int, Within(16)] = 64  # pixels per side
+    classes: Annotated[int, Within(2, 64)] = 8
+    stripes: Annotated[float, Within(0, 0.3)] = 0.05  # contrast of the class's, of full scale
+    stripe_period: Positive = 0.11
+    spot_radius: Share = 0.05
+    radius: tuple[Share, Share] = (0.15, 0.3)  # of the object, before its outline wobbles
+    distractors: Whole = 4
+    noise: Amount = 0.02  # standard deviation of the pixel noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,9 +86,9 @@ def load_shapes(
     root: str | None = None,
     *,
     seed: int = 0,
-    train: int = 4000,
-    held_out: int = 500,
-    evaluated: int = 1000,
+    train: Count = 4000,
+    held_out: Count = 500,
+    evaluated: Count = 1000,
     **drawing: object,
 ) -> Splits:
     """Draw the three splits; `drawing` are fields of `Drawing`.
@@ -94,13 +97,11 @@ def load_shapes(
     """
     if root:
         raise UsageError("Data set 'shapes' is drawn from a seed and has no files: drop --root.")
-    try:
-        knobs = Drawing(**drawing)
-    except TypeError as error:
-        raise UsageError(f"shapes: {str(error).split(') ')[-1]}.") from None
-    counts = dict(zip(_SPLITS, (train, held_out, evaluated), strict=True))
-    if wrong := [f"{split}={count}" for split, count in counts.items() if count < 1]:
-        raise UsageError(f"shapes: a split needs at least one picture, not {', '.join(wrong)}.")
+    given = {"train": train, "held_out": held_out, "evaluated": evaluated}
+    check_options("data", load_shapes, given)
+    check_fields("data", Drawing, drawing)
+    knobs = Drawing(**drawing)
+    counts = dict(zip(_SPLITS, given.values(), strict=True))
     sets = {split: _split(seed, split, count, knobs) for split, count in counts.items()}
     return Splits(train=sets["train"], held_out=sets["held-out"], evaluated=sets["evaluated"])
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import UsageError, WorkError
 from ..files import write_atomically
+from ..settings import Count
 from .dataset import Dataset, Splits
 from .splits import NO_BOXES, checked
 from .stored import FolderDataset, existing_folder
@@ -27,7 +28,7 @@ EVALUATED, HELD_OUT = "test", "val"  # as the source calls them: val is there to
 
 
 def load_wsol_metadata(
-    root: str | Path, *, seed: int = 0, images: str | None = None, classes: int | None = None
+    root: str | Path, *, seed: int = 0, images: str | None = None, classes: Count | None = None
 ) -> Splits:
     """A split from its folder, or `test` (evaluated) and `val` (held out) below the folder.
 

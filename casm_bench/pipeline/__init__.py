@@ -9,6 +9,7 @@ from all that decides it, so a run that was interrupted, or repeated, does no wo
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +20,14 @@ from ..cache import MARKER
 from ..data.dataset import Dataset
 from ..errors import UsageError
 from ..files import write_atomically
-from ..recipes import Pretraining, Recipe
 from ..records import Record
-from ..settings import check_fields
 from .bench import Bench
 from .export import ExportRequest, export_maps
 from .imported import import_casme
 from .more import MoreRequest, measure_more
 from .ready import fitted_methods, saliency
 from .ready import show as _show
-from .request import Request
+from .request import Request, check_settings, check_settings_of_part
 
 __all__ = [
     "Bench",
@@ -62,6 +61,7 @@ def controls_for(dataset: Dataset) -> dict[str, type[SaliencyMethod]]:
 
 def with_controls(request: Request) -> Request:
     """The request with the control rows that its data allow among its methods."""
+    check_settings_of_part(request)
     controls = controls_for(Bench(request, request.seeds[0]).evaluated)
     return replace(request, methods=tuple(dict.fromkeys((*request.methods, *controls))))
 
@@ -72,9 +72,9 @@ def run(request: Request, announce: Callable[[str], None] = log.info) -> list[Re
     `announce` is told, in a line each, what is going on. Raises UsageError for what cannot be
     run as asked, before any work is done where that can be known, and WorkError for what fails.
     """
-    methods = {cls.facts.name: cls for cls in map(registry.get, request.methods)}
+    methods = _methods_of(request)
     _check_request(request, methods)
-    _check_settings(request, methods)
+    check_settings(request, methods)
     _check_import(request, methods)
     records = []
     for seed in dict.fromkeys(request.seeds):
@@ -110,10 +110,14 @@ def show(
 
 
 def _load(request: Request) -> list[SaliencyMethod]:
-    methods = {cls.facts.name: cls for cls in map(registry.get, request.methods)}
-    _check_settings(request, methods)
+    methods = _methods_of(request)
+    check_settings(request, methods)
     _check_import(request, methods)
     return fitted_methods(request, list(methods.values()))
+
+
+def _methods_of(request: Request) -> dict[str, type[SaliencyMethod]]:
+    return {cls.facts.name: cls for cls in map(registry.get, request.methods)}
 
 
 def _check_request(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:
@@ -124,8 +128,22 @@ def _check_request(request: Request, methods: dict[str, type[SaliencyMethod]]) -
         raise UsageError("--seeds must be whole numbers from 0 on, at least one.")
     if request.cache_limit_gb < 0:
         raise UsageError("--cache-limit-gb must be 0 or more.")
+    if request.tensorboard:
+        _check_writable("--tensorboard", request.tensorboard)
     marker = request.out / "cache" / MARKER  # also keeps backups out of the cache
     write_atomically(marker, "Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+def _check_writable(option: str, folder: Path) -> None:
+    """Make the folder, or raise UsageError where nothing could be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+    else:
+        reason = "" if os.access(folder, os.W_OK) else "it may not be written to"
+    if reason:
+        raise UsageError(f"{option} {folder}: cannot be used as a folder ({reason}).")
 
 
 def _check_import(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:
@@ -136,17 +154,3 @@ def _check_import(request: Request, methods: dict[str, type[SaliencyMethod]]) ->
             f"--weights-from {request.weights_from} goes with one trained method, but --methods "
             f"names {' and '.join(trained) or 'none'}. Run them one by one."
         )
-
-
-def _check_settings(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:
-    """Refuse `--set` for what does not take part, and for fields or values that do not fit."""
-    declared = {"recipe": Recipe, "pretraining": Pretraining} | methods
-    for target, values in request.settings.items():
-        if target == "data":
-            continue  # its loader knows its own options
-        if target not in declared:
-            raise UsageError(
-                f"--set {target}.…: {target!r} is none of this run's methods "
-                f"({', '.join(methods)}), nor data, recipe or pretraining."
-            )
-        check_fields(target, declared[target], values)

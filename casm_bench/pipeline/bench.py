@@ -17,9 +17,9 @@ from ..api import BoxMethod, Facts, SaliencyMethod
 from ..backbones.arithmetic import Arithmetic
 from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
-from ..backbones.weights import IMAGENET_CLASSES, load_classifier
+from ..backbones.weights import IMAGENET_CLASSES, check_source, load_classifier
 from ..cache import trim
-from ..data.catalog import load_splits
+from ..data.catalog import check_loading, load_splits
 from ..data.dataset import Dataset, Splits
 from ..data.splits import few_per_class
 from ..errors import UsageError, WorkError
@@ -63,13 +63,8 @@ class Bench:
 
     def _load(self, name: str, root: str | None) -> Splits:
         options = self.data_options if name == self.request.data else {}
-        try:
-            return load_splits(name, root, seed=self.seed, **options)
-        except TypeError as error:  # an option the loader does not have, or of another type
-            raise UsageError(
-                f"Data set {name!r} cannot be loaded with the options {options}: {error}. "
-                "Check --set data.…"
-            ) from error
+        check_loading(name, options)
+        return load_splits(name, root, seed=self.seed, **options)
 
     @property
     def data_options(self) -> dict[str, object]:
@@ -224,6 +219,7 @@ class Bench:
         )
         trainee = ClassifierTraining(classifier, recipe.pretraining, self.arithmetic)
         self.pretraining_history = training.run(trainee, batches, recipe.pretraining.epochs)
+        _check_converged(classifier, recipe)
         return classifier
 
     @property
@@ -280,6 +276,7 @@ class Bench:
             )
         if not data.has_pixels:
             return
+        check_source(self.recipe.classifier, self.recipe.weights)
         trained_here = self.recipe.weights == "scratch"
         fits_here = facts.trained and self.imported is None
         if fits_here or trained_here:
@@ -464,6 +461,18 @@ def _frozen(classifier: Classifier) -> Classifier:
     return classifier.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
 
+def _check_converged(classifier: Classifier, recipe: Recipe) -> None:
+    """Raise WorkError for a classifier whose training has left it without an answer."""
+    with torch.no_grad():
+        logits_1K = classifier.eval()(classifier.example()[0])
+    if not torch.isfinite(logits_1K).all():
+        raise WorkError(
+            f"The training of classifier {recipe.classifier!r} diverged: its answers are no longer "
+            f"finite numbers. Lower its learning rate, {recipe.pretraining.learning_rate:g} here: "
+            "--set pretraining.learning_rate=…"
+        )
+
+
 def _hyperparameters(cls: type[SaliencyMethod], given: dict[str, object]) -> dict[str, object]:
     """All of a method's fields with a default; those that were `added` only where they differ."""
     values = {}
@@ -491,15 +500,7 @@ def _adapted_recipe(request: Request) -> Recipe:
     elif request.weights:
         recipe = replace(recipe, weights=request.weights)
     pretraining = replace(recipe.pretraining, **request.settings.get("pretraining", {}))
-    recipe = replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
-    if recipe.images_per_class is not None and recipe.images_per_class < 1:
-        raise UsageError("--set recipe.images_per_class must be at least 1.")
-    if recipe.follow < 0:
-        raise UsageError("--set recipe.follow must be at least 0.")
-    sizes = (recipe.batch_size, recipe.evaluation_batch_size, recipe.pretraining.batch_size)
-    if min(sizes) < 1:
-        raise UsageError("--set: batch sizes of recipe and pretraining must be at least 1.")
-    return recipe
+    return replace(recipe, pretraining=pretraining, **request.settings.get("recipe", {}))
 
 
 def _device(name: str) -> torch.device:

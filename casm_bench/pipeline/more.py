@@ -33,7 +33,7 @@ from ..statistics import mean_interval
 from . import sanity
 from .bench import Bench, identity
 from .measurement import Measurement
-from .request import Request
+from .request import Request, check_settings_of_part
 
 Row = tuple[int, dict[str, float]]  # index of the image, and its values by metric
 
@@ -331,11 +331,12 @@ class More(Measurement):
 def finished_benches(request: Request, classes: Sequence[type]) -> list[Bench]:
     """A bench per seed, with the very classifier that the records of these runs name.
 
-    Raises UsageError for `--fresh`, and WorkError, before any network is asked or trained, where a
-    record is missing, or where the classifier is gone or has become another one.
+    Raises UsageError for `--fresh` and settings that no run has; and WorkError, before any network
+    is asked or trained, where a record is missing or the classifier is gone or another one.
     """
     if request.fresh:
         raise UsageError("--fresh goes with `run`: what is finished is only looked at here.")
+    check_settings_of_part(request)
     benches = [Bench(request, seed) for seed in dict.fromkeys(request.seeds)]
     found = [(bench, finished_record(bench, cls)) for bench in benches for cls in classes]
     for bench, record in found:

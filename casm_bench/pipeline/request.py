@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..recipes import DEFAULT_METHODS, get_recipe
+from .. import registry
+from ..errors import UsageError
+from ..recipes import DEFAULT_METHODS, Pretraining, Recipe, get_recipe
+from ..settings import check_fields
 
+SETTABLE = {"recipe": Recipe, "pretraining": Pretraining}  # beside methods and data
 FOLLOWED = ("recipe", "follow")  # a setting that decides nothing
 
 
@@ -69,3 +74,23 @@ def _deciding(settings: dict[str, dict[str, object]]) -> dict[str, dict[str, obj
         for target, values in settings.items()
     }
     return {target: values for target, values in kept.items() if values or not settings[target]}
+
+
+def check_settings(request: Request, methods: Mapping[str, type]) -> None:
+    """Refuse `--set` for what does not take part, and for fields or values that do not fit."""
+    declared = SETTABLE | dict(methods)
+    for target, values in request.settings.items():
+        if target == "data":
+            continue  # its loader knows its own options
+        if target not in declared:
+            raise UsageError(
+                f"--set {target}.…: {target!r} is none of this run's methods "
+                f"({', '.join(methods)}), nor data, recipe or pretraining."
+            )
+        check_fields(target, declared[target], values)
+
+
+def check_settings_of_part(request: Request) -> None:
+    """As `check_settings`, where only some of a run's methods are named, and settings of others."""
+    named = request.settings.keys() - {*SETTABLE, "data"}
+    check_settings(request, {name: registry.get(name) for name in sorted(named)})

@@ -87,6 +87,9 @@ def _compare_sides(
     """The records of two sides in one setting, each side with what it was called."""
     for text, side in (a, b):
         _refuse_two_of_a_seed(text, side)
+    paths_a, paths_b = ({path.resolve() for path, _ in side} for _, side in (a, b))
+    if both := sorted(paths_a & paths_b):
+        raise UsageError(f"{a[0]} and {b[0]} both mean {both[0].name}. Name two methods.")
     pairs = _pairs(a[1], b[1])
     if not pairs:
         raise UsageError(f"{a[0]} and {b[0]} share no seed, and saw different images.")
@@ -163,6 +166,8 @@ def _nothing_found(text: str, results: Path, found: Sequence[Found], known: set[
         return f"{text} has records, but none of the data set and recipe asked for."
     if _is_path(text):
         return f"There is no record at {text}."
+    if not known:
+        return f"There are no records in {results}. `run` writes some; --results says where."
     name = text.partition(":")[0]
     near = difflib.get_close_matches(name, known, n=1)
     if name in known:

@@ -171,6 +171,14 @@ def test_a_list_is_no_checkpoint(tmp_path):
         read_official(write(tmp_path, [1]))
 
 
+def test_any_other_file_is_told_what_is_wanted(tmp_path):
+    path = tmp_path / "notes.chk"
+    path.write_text("no checkpoint")
+    with pytest.raises(UsageError, match=r"notes\.chk cannot .* official train\.py") as error:
+        read_official(path)
+    assert "torch.save" not in str(error.value)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UsageError, match=r"none\.chk does not exist"):
         read_official(tmp_path / "none.chk")

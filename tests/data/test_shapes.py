@@ -145,9 +145,12 @@ def test_pictures_survive_pickling_and_callers(evaluated):
         ({"root": "somewhere"}, "drop --root"),
         ({"evaluated": 0}, "evaluated=0"),
         ({"size": 8}, "at least 16"),
-        ({"classes": 1}, "classes must lie in"),
-        ({"stripes": 0.9}, "stripes must lie in"),
+        ({"classes": 1}, "classes=1: must be int from 2 to 64"),
+        ({"stripes": 0.9}, "stripes=0.9: must be float from 0 to 0.3"),
         ({"colour": 1}, "colour"),
+        ({"size": "big"}, "size=big: must be int of at least 16, not 'big'"),
+        ({"train": "many"}, "train=many: must be int of at least 1"),
+        ({"radius": 3}, "radius=3: must be tuple of 2"),
     ],
 )
 def test_bad_knobs_are_named(options, message):

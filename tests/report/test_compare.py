@@ -118,6 +118,7 @@ def test_a_subset_is_compared_on_the_images_both_have(tmp_path, a_record):
         ("casm", "nowhere/x.json", {}, "no record at"),
         ("casm", "baseline", {"data": "shapes"}, "none of the data set"),
         ("casm", "baseline", {"protocols": ["fong"]}, "share no protocol"),
+        ("casm", "casm", {}, "casm and casm both mean casm-seed0.json"),
     ],
 )
 def test_what_cannot_be_compared_is_said(results, a, b, options, words):
