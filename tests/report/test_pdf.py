@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,42 @@ def test_environments_are_counted(a_record, given):
 def test_what_typst_cannot_set_is_explained(a_record):
     with pytest.raises(WorkError, match="typst cannot set the PDF"):
         to_pdf({}, {"figure1": (b"no picture", "caption")}, [a_record()])
+
+
+@pytest.fixture
+def ask(a_record, given, tmp_path):
+    """What an expression of the template's own functions comes to."""
+    to_pdf({}, {}, [a_record()])
+    template = resources.files("casm_bench.report") / "templates" / pdf.TEMPLATE
+    (tmp_path / pdf.TEMPLATE).write_bytes(template.read_bytes())
+    (tmp_path / "data.json").write_text(json.dumps(given[0]))
+
+    def value_of(expression):
+        path = tmp_path / "asked.typ"
+        names = "breakable, heading-of, is-number, unbroken"
+        path.write_text(f'#import "{pdf.TEMPLATE}": {names}\n#metadata({expression}) <asked>\n')
+        fonts = {"font_paths": [str(pdf.FONTS)], "ignore_system_fonts": True}
+        return json.loads(typst.query(str(path), "<asked>", field="value", one=True, **fonts))
+
+    return value_of
+
+
+def test_numbers_are_never_broken(ask):
+    assert ask('breakable("quick+tf_lite0.in1k 73.1 [-1.5]").split("\\u{200b}")') == [
+        *("quick+", "tf_", "lite0.in1k 73.1 [-1.5]")
+    ]
+    assert ask('unbroken("-1.0 [-4.3, +1.5]").body.text') == "−1.0\xa0[−4.3,\xa0+1.5]"
+    numbers = ["+19.2 [+16.7, +21.7]", "-23.6 [-28.9, -16.7]", "<1e-300", "53 / 322", "–", "0.2"]
+    for cell in numbers:
+        assert ask(f'is-number(("{cell}",))'), cell
+    assert not ask('is-number(("CASM 53.9",))')
+
+
+def test_headings_take_no_more_lines_than_their_numbers_leave_room_for(ask):
+    def heading(title, *cells):
+        rows = ", ".join(f'(("{cell}",),)' for cell in cells)
+        return ask(f'heading-of("{title}", ({rows},), 0)').split("\n")
+
+    assert heading("only A / only B hit", "53 / 322", "1544 / 1269") == ["only A /", "only B hit"]
+    assert heading("A − B, points", "+19.2 [+16.7, +21.7]") == ["A − B, points"]
+    assert heading("p, Holm", "0.2") == ["p,", "Holm"]
