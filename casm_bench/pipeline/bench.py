@@ -462,12 +462,10 @@ def _frozen(classifier: Classifier) -> Classifier:
 
 
 def _check_converged(classifier: Classifier, recipe: Recipe) -> None:
-    """Raise WorkError for a classifier whose training has left it without an answer."""
-    with torch.no_grad():
-        logits_1K = classifier.eval()(classifier.example()[0])
-    if not torch.isfinite(logits_1K).all():
+    """Raise WorkError for a classifier whose training has left it without finite weights."""
+    if not all(torch.isfinite(value).all() for value in classifier.state_dict().values()):
         raise WorkError(
-            f"The training of classifier {recipe.classifier!r} diverged: its answers are no longer "
+            f"The training of classifier {recipe.classifier!r} diverged: its weights are no longer "
             f"finite numbers. Lower its learning rate, {recipe.pretraining.learning_rate:g} here: "
             "--set pretraining.learning_rate=…"
         )
