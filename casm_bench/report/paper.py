@@ -17,6 +17,7 @@ from .compare import (
 )
 from .drawing import drawn_alike, render
 from .gallery import PER_SETTING, Drawn, draw_all
+from .latex import to_latex
 from .long_csv import to_csv
 from .measured import in_paper_order, measurements, verdicts
 from .measures import metric_tables
@@ -35,7 +36,6 @@ from .table import (
     Table,
     comparison_table,
     make_tables,
-    to_latex,
     to_markdown,
     verdict_table,
 )

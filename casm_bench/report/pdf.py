@@ -24,7 +24,7 @@ from ..protocols import PROTOCOLS
 from ..records import Record
 from .drawing import FONT
 from .measured import Setting, is_control, runs
-from .table import Table, by_group
+from .table import Table, by_group, note_on
 
 TEMPLATE = "paper.typ"
 FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # those of the figures
@@ -69,7 +69,11 @@ def to_pdf(
 
 
 def _tables(found: Sequence[Table]) -> list[dict[str, Any]]:
-    return [asdict(part) | {"group": group} for t in found for group, part in by_group(t)]
+    return [
+        asdict(part) | {"group": group, "note": note_on(part, group)}
+        for table in found
+        for group, part in by_group(table)
+    ]
 
 
 def _setting(run: tuple[Setting, Sequence[Record]]) -> Setting:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ..protocols import column_title, in_order
 from ..records import Record
@@ -44,6 +44,7 @@ class Table:
     columns: list[Column]
     rows: list[list[Cell]]
     rule_before: int | None = None  # the row above which a rule is drawn
+    notes: Mapping[str, str] = field(default_factory=dict)  # on each group of columns
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ def main_table(found: Sequence[Measurement], rows: Mapping[str, Published]) -> T
         columns=columns,
         rows=[_main_row(line, by_setting, controls_of) for line in (*lines, *controls)],
         rule_before=len(lines) if controls else None,
+        notes={str(setting): _note(measured) for setting, measured in by_setting.items()},
     )
 
 
@@ -236,7 +238,7 @@ def _size_cell(found: Sequence[Measurement]) -> Cell:
 
 
 def _caption(by_setting: Mapping[Setting, Sequence[Measurement]]) -> str:
-    parts = [
+    caption = (
         "Localization error (LE) in %, lower is better. Published figures are the paper's own "
         "print, on ImageNet, and were not measured here; they follow mixed protocols, and those "
         f"marked {ELSEWHERE} are quoted there from other works. What was measured compares with "
@@ -244,17 +246,17 @@ def _caption(by_setting: Mapping[Setting, Sequence[Measurement]]) -> str:
         "95 % Wilson interval over images and, for several seeds, the seeds' range and a 95 % t "
         "interval over them. Verdict on the published figure, by an equivalence test with a margin "
         f"of {MARGIN:g} point; for what is not comparable it names what differs. {NO_BETTER_MEANS}"
-    ]
-    parts += [_describe(setting, found) for setting, found in by_setting.items()]
+    )
     subsets = subset_legend(m.subset for found in by_setting.values() for m in found)
-    return " ".join([*parts, *([subsets] if subsets else [])])
+    return f"{caption} {subsets}".strip()
 
 
-def _describe(setting: Setting, found: Sequence[Measurement]) -> str:
+def _note(found: Sequence[Measurement]) -> str:
+    """On how many images a setting was measured, with which seeds and thresholds."""
     counts = {m.error.n_images for m in found if not m.subset} or {m.error.n_images for m in found}
     images = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
     seeds = sorted({seed for m in found for seed in m.seeds})
-    text = f"{setting}: {images} images, {_seeds(seeds)}"
+    text = f"{images} images, {_seeds(seeds)}"
     if any(m.error.seeds > 1 for m in found):
         pooled = any(m.error.pooled for m in found)
         text += (
@@ -364,19 +366,29 @@ def to_markdown(tables: Sequence[Table]) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    parts = [
-        f"**{group}**\n\n{grid(part)}" if group else grid(part) for group, part in by_group(table)
-    ]
-    return "\n".join([f"{table.caption}\n", *parts])
+    parts = by_group(table)
+    texts = [f"{parts[0][1].caption}\n"]
+    for group, part in parts:
+        heading = " ".join(filter(None, (f"**{group}**" if group else "", note_on(part, group))))
+        texts += [f"{heading}\n", grid(part)] if heading else [grid(part)]
+    return "\n".join(texts)
 
 
 def by_group(table: Table) -> list[tuple[str, Table]]:
     """The table in parts, one per group of columns; whole, without a name, if there is but one.
 
-    Side by side, settings are wider than any page; LaTeX keeps them in one table.
+    Side by side, settings are wider than any page.
     """
     groups = list(dict.fromkeys(column.group for column in table.columns if column.group))
-    return [(group, _only(table, group)) for group in groups] if len(groups) > 1 else [("", table)]
+    if len(groups) > 1:
+        return [(group, _only(table, group)) for group in groups]
+    notes = (f"{group}: {note}" for group, note in table.notes.items())
+    return [("", replace(table, caption=" ".join((table.caption, *notes)), notes={}))]
+
+
+def note_on(table: Table, group: str) -> str:
+    """What is to be known of one group of columns, empty if nothing is."""
+    return table.notes.get(group, "")
 
 
 def _only(table: Table, group: str) -> Table:
@@ -406,77 +418,6 @@ def grid(table: Table) -> str:
 
 def _markdown_row(cells: Iterable[Cell]) -> str:
     return f"| {' | '.join('<br>'.join(cell).replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-TEX = str.maketrans(
-    {
-        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "×": r"$\times$",
-        DASH: "--",
-        ELSEWHERE: r"\dag{}",
-        NO_BETTER: r"\ddag{}",
-        OF_SUBSET: r"\S{}",
-        "±": r"$\pm$",
-        "−": "--",
-    }
-)
-
-
-def to_latex(tables: Sequence[Table]) -> str:
-    """All tables as floats for a paper that loads booktabs."""
-    return "\n".join(_latex_table(table) for table in tables)
-
-
-def _latex_table(table: Table) -> str:
-    rows = [_latex_row(row) for row in table.rows]
-    if table.rule_before is not None:
-        rows.insert(table.rule_before, r"\midrule")
-    return "\n".join(
-        [
-            r"\begin{table*}",
-            r"\centering\small",
-            rf"\caption{{{table.caption.translate(TEX)}}}",
-            rf"\label{{tab:{table.label}}}",
-            rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
-            r"\toprule",
-            *_latex_groups(table.columns),
-            _latex_row([(column.title,) for column in table.columns]),
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table*}",
-            "",
-        ]
-    )
-
-
-def _latex_groups(columns: Sequence[Column]) -> list[str]:
-    """A line of headings that span their groups' columns, with rules below them."""
-    if not any(column.group for column in columns):
-        return []
-    headings, rules, start = [], [], 1
-    for group, of_group in group_by(columns, lambda column: column.group).items():
-        end = start + len(of_group) - 1
-        headings.append(rf"\multicolumn{{{len(of_group)}}}{{c}}{{{group.translate(TEX)}}}")
-        if group:
-            rules.append(rf"\cmidrule(lr){{{start}-{end}}}")
-        start = end + 1
-    return [" & ".join(headings) + r" \\", *rules]
-
-
-def _latex_row(cells: Iterable[Cell]) -> str:
-    return " & ".join(map(_latex_cell, cells)) + r" \\"
-
-
-def _latex_cell(cell: Cell) -> str:
-    first, *rest = (line.translate(TEX) for line in cell)
-    if not rest:
-        return first
-    return rf"\shortstack[r]{{{first}" + "".join(rf"\\{{\tiny {line}}}" for line in rest) + "}"
 
 
 # --- after a run ------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from casm_bench.report.latex import to_latex
 from casm_bench.report.long_csv import CSV_COLUMNS, to_csv
 from casm_bench.report.measured import measurements
 from casm_bench.report.measures import metric_tables
@@ -15,10 +16,10 @@ from casm_bench.report.readme import with_tables
 from casm_bench.report.table import (
     Column,
     Table,
+    by_group,
     final_table,
     main_table,
     make_tables,
-    to_latex,
     to_markdown,
 )
 
@@ -28,6 +29,12 @@ GROUP = {"localization_error": 20.0, "interval": [0, 100], "n_images": 40}
 def main(records, rows):
     whole = [m for m in measurements(records, rows) if not (m.variant or m.source)]
     return main_table(whole, rows)
+
+
+def caption_of(records, rows):
+    """As it is printed, with what is said of the only setting."""
+    ((_, whole),) = by_group(main(records, rows))
+    return whole.caption
 
 
 def first_lines(row):
@@ -101,14 +108,14 @@ def test_rows_that_do_not_beat_the_controls_are_marked(a_record, rows):
 
 def test_the_caption_says_what_was_measured_on_what(a_record, rows):
     records = [a_record("casm", seed=seed) for seed in range(2)]
-    caption = main(records, rows).caption
+    caption = caption_of(records, rows)
     assert "mixed protocols" in caption
     assert "madeup, quick, stub (none): 100 images, seeds 0, 1 (new images for each" in caption
     assert "threshold policy: own, nothing tuned." in caption
 
 
 def test_the_caption_tells_oracle_thresholds_apart(a_record, rows):
-    caption = main([a_record(protocols=("casm", "wsol"))], rows).caption
+    caption = caption_of([a_record(protocols=("casm", "wsol"))], rows)
     assert "threshold policy: oracle, nothing tuned (wsol)" not in caption
     assert "own, nothing tuned (casm); oracle, best on the evaluated images (wsol)" in caption
 
@@ -180,7 +187,7 @@ def test_a_subset_fills_the_row_of_what_was_not_measured_on_all_images(a_record,
     grad = next(row for row in table1.rows if row[0] == ("Grad",))
     assert (grad[2][0], grad[3]) == ("50.0§", ("40 × 1",))  # 70 of the control is of all images
     assert table1.caption.endswith("§: on a seeded subset of 40 of the images only.")
-    assert "quick, stub (none): 100 images" in table1.caption
+    assert table1.notes["madeup, quick, stub (none)"].startswith("100 images, seed 0;")
     assert [first_lines(row)[1] for row in variants.rows] == ["limit=10", "limit=20"]
     assert r"50.0\S{}" in to_latex([table1])
     (table2,) = metric_tables([*usual, *slow])
@@ -276,6 +283,36 @@ def test_latex_is_escaped_and_balanced(a_record, rows):
     assert body.count(r"\midrule") == 2
 
 
+def test_latex_gives_each_setting_a_float_that_fits_a_page(a_record, rows):
+    """Without rows of dashes alone; 31 columns side by side fit nowhere."""
+    elsewhere = a_record("grad", data="another", protocols=("casm", "wsol"))
+    text = to_latex([main([a_record("casm"), elsewhere, a_record("full")], rows)])
+    first, second = text.split(r"\end{table*}")[:2]
+    assert text.count(r"\begin{tabular}") == text.count(r"\begin{table*}") == 2
+    assert r"\label{tab:table1}" in first
+    assert "another, quick, stub (none): 100 images, seed 0;" in first
+    assert "Table~\\ref{tab:table1} continued. madeup, quick, stub (none): 100 images" in second
+    assert r"\label{tab:table1-2}" in second
+    assert r"\shortstack[r]{wsol\\(upper\\bound)}" in first
+    assert "CASM & 36.1 & -- & -- & -- & --" in first  # its published figure stands everywhere
+    assert "CASM & 36.1 & \\shortstack" in second
+    assert r"{\tiny data, network,}\\{\tiny recipe}" in second
+    assert "Whole frame" not in first
+
+
+def test_latex_goes_on_in_the_next_float_where_a_page_ends():
+    columns = [Column("measure"), Column("[x]")]
+    short = [[(f"[row {i}",), ("1",)] for i in range(92)]
+    parts = to_latex([Table("t", "C.", columns, short, rule_before=50)]).split(r"\end{table*}")[:-1]
+    assert [part.count("row") for part in parts] == [46, 46]
+    assert [part.count(r"\midrule") for part in parts] == [1, 2]
+    assert "{[row 1} & 1" in parts[0]  # else it would be an option of the line break before it
+    assert "measure & {[x]}" in parts[0]
+    high = [[(f"row {i}",), ("1", "[0, 2]", "seeds 0 to 2")] for i in range(37)]
+    parts = to_latex([Table("t", "C.", columns, high)]).split(r"\end{table*}")[:-1]
+    assert [part.count("row") for part in parts] == [18, 18, 1]  # 1 + 2 * 0.75 each
+
+
 def test_markdown_has_as_many_cells_in_every_line(a_record, rows):
     records = [a_record("casm", title="A|B"), a_record("full")]
     text = to_markdown([main(records, rows)])
@@ -341,9 +378,10 @@ def test_markdown_gives_each_setting_a_table_without_empty_rows():
     columns = [Column("method"), Column("published"), Column("LE", "one"), Column("LE", "two")]
     lines = ("A 36.1 40.0 –", "B – – 50.0", "frame – 60.0 –")
     rows = [[(cell,) for cell in line.split()] for line in lines]
-    assert to_markdown([Table("t", "Caption.", columns, rows, rule_before=2)]) == (
+    notes = {"one": "100 images."}
+    assert to_markdown([Table("t", "Caption.", columns, rows, 2, notes)]) == (
         "Caption.\n\n"
-        "**one**\n\n| method | published | LE |\n|---|---|---|\n| A | 36.1 | 40.0 |\n"
+        "**one** 100 images.\n\n| method | published | LE |\n|---|---|---|\n| A | 36.1 | 40.0 |\n"
         "| *controls* |  |  |\n| frame | – | 60.0 |\n\n"
         "**two**\n\n| method | published | LE |\n|---|---|---|\n| A | 36.1 | – |\n"
         "| B | – | 50.0 |\n"
