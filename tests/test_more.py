@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -221,6 +222,27 @@ def test_pretrained_networks_cannot_learn_other_labels(tmp_path):
     finished = More.__new__(More)
     finished.bench, finished.cls = bench, registry.get("grad")
     assert "not trained here" in finished._inapplicable("randomized-labels")
+
+
+def test_the_classifier_that_learned_with_the_masker_is_asked_too(copied):
+    """Its top-1 of the ten evaluated pictures, from the weights that training left."""
+    assert more(copied, "--families", "masked") == 0
+    casm, grad = (records_of(copied)[name] for name in ("casm", "grad"))
+    assert grad.added["masked"]["settings"]["classifiers"] == ["test_resnet"]
+    names = ["test_resnet", "test_resnet, trained along"]
+    assert casm.added["masked"]["settings"]["classifiers"] == names
+
+    bench = bench_of(copied)
+    (kept,) = copied.glob("cache/methods/**/fitted.pt")
+    learned = copy.deepcopy(bench.classifier)
+    learned.load_state_dict(torch.load(kept)["state"]["classifier"])
+    data = bench.evaluated
+    pictures_NHW3 = np.stack([data.frame_image(i, "crop", 64) for i in range(len(data))])
+    with torch.no_grad():
+        images_NCHW = learned.normalize(torch.from_numpy(pictures_NHW3).movedim(-1, 1))
+        top_N = learned.eval()(images_NCHW).argmax(1).numpy()
+    right = 100 * (top_N == data.labels_N).mean()
+    assert casm.metrics[f"clean_accuracy [{names[1]}]"] == pytest.approx(right)
 
 
 def test_top_classes_agree_with_the_runs_own_clean_accuracy(copied):

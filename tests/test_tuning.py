@@ -89,6 +89,9 @@ def pack(path, names, greys):
     return str(path)
 
 
+LITE = ("--classifier", "tf_efficientnet_lite0", "--weights", "pip")  # never loaded
+
+
 @pytest.mark.parametrize(
     ("names", "greys", "words"),
     [
@@ -101,7 +104,7 @@ def test_evaluated_pictures_do_not_tune_under_any_name(tmp_path, capsys, names, 
     other = pack(tmp_path / "other.parquet", names, greys)
     options = ("--data", "ilsvrc-pack", "--root", evaluated, "--protocols", "casm@tuned")
     options += ("--tune-data", "ilsvrc-pack", "--tune-root", other)
-    assert run(tmp_path / "out", *options, "--classifier", "test_resnet", "--weights", "pip") == 2
+    assert run(tmp_path / "out", *options, *LITE) == 2
     assert re.search(words, capsys.readouterr().err)
     assert not load_records(tmp_path / "out")
 
@@ -109,5 +112,5 @@ def test_evaluated_pictures_do_not_tune_under_any_name(tmp_path, capsys, names, 
 def test_without_boxes_nothing_is_tuned(tmp_path, capsys):
     evaluated = pack(tmp_path / "evaluated.parquet", ["a", "b"], [10, 20])
     options = ("--data", "ilsvrc-pack", "--root", evaluated, "--protocols", "casm@tuned")
-    assert run(tmp_path, *options, "--classifier", "test_resnet", "--weights", "pip") == 2
+    assert run(tmp_path, *options, *LITE) == 2
     assert "--tune-data NAME --tune-root PATH" in capsys.readouterr().err

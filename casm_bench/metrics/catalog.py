@@ -127,7 +127,8 @@ METRICS: dict[str, Metric] = {
         Metric(
             "masked_in_accuracy [NETWORK], masked_out_…, inpainted_…",
             *("masked", "%", "", "classifier"),
-            "Top-1 of other classifiers; inpainted: the mask filled from its rim (Telea, 3 px).",
+            "Top-1 of the run's classifier, of others, and of one `trained along` with the masker; "
+            "inpainted: the mask filled from its rim (Telea, 3 px).",
             f"{_ZOLNA}, eval.py",
         ),
         Metric(

@@ -27,9 +27,10 @@ from ..files import sha256_of, short_hash
 from ..protocols import ALWAYS_REPORTED, Protocol, get_protocol
 from ..recipes import Recipe, get_recipe
 from ..records import MEASUREMENT, Record, is_complete, load_record, record_key, record_path
+from ..settings import check_fields
 from .imported import Imported
 from .measurement import Measurement
-from .request import Request
+from .request import SETTABLE, Request
 from .tuning import describe, tuning_pictures
 
 FRAME_WITHOUT_CLASSIFIER = 224  # side in pixels, for data without pictures
@@ -462,12 +463,10 @@ def _frozen(classifier: Classifier) -> Classifier:
 
 
 def _check_converged(classifier: Classifier, recipe: Recipe) -> None:
-    """Raise WorkError for a classifier whose training has left it without an answer."""
-    with torch.no_grad():
-        logits_1K = classifier.eval()(classifier.example()[0])
-    if not torch.isfinite(logits_1K).all():
+    """Raise WorkError for a classifier whose training has left it without finite weights."""
+    if not all(torch.isfinite(value).all() for value in classifier.state_dict().values()):
         raise WorkError(
-            f"The training of classifier {recipe.classifier!r} diverged: its answers are no longer "
+            f"The training of classifier {recipe.classifier!r} diverged: its weights are no longer "
             f"finite numbers. Lower its learning rate, {recipe.pretraining.learning_rate:g} here: "
             "--set pretraining.learning_rate=…"
         )
@@ -488,6 +487,8 @@ def _hyperparameters(cls: type[SaliencyMethod], given: dict[str, object]) -> dic
 def _adapted_recipe(request: Request) -> Recipe:
     """The recipe with this run's `--classifier`, `--weights` and `--set recipe.…` in place."""
     recipe = get_recipe(request.recipe)
+    for target, cls in SETTABLE.items():
+        check_fields(target, cls, request.settings.get(target, {}))
     if request.classifier:
         # Slim channels and small pictures belong to the recipe's own classifier.
         recipe = replace(

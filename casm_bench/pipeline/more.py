@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -166,8 +167,7 @@ class More(Measurement):
     def _judges_of(self, family: str) -> list[str]:
         if family not in ASK_THE_CLASSIFIER:
             return []
-        judges = self.judges.all() if family == "masked" else [self.bench.classifier]
-        return [classifier.name for classifier in judges]
+        return list(self.shown_masked) if family == "masked" else [self.bench.classifier.name]
 
     def _inapplicable(self, family: str) -> str:
         if issubclass(self.cls, BoxMethod) and family != "top-classes":
@@ -287,11 +287,27 @@ class More(Measurement):
             pictures |= masked_pictures(picture_HW3, self._binary(map_HW))
             labels_B = np.repeat(self.dataset.labels_N[index], len(pictures))
             values = {}
-            for judge in self.judges.all():
+            for name, judge in self.shown_masked.items():
                 rank_B = ranks_of_labels(judge, np.stack(list(pictures.values())), labels_B)
                 for kind, rank in zip(pictures, rank_B.tolist(), strict=True):
-                    values[f"{kind}_accuracy [{judge.name}]"] = float(rank == 0)
+                    values[f"{kind}_accuracy [{name}]"] = float(rank == 0)
             yield index, values
+
+    @cached_property
+    def shown_masked(self) -> dict[str, Classifier]:
+        """By name: the run's classifier, those named, and one that learned with the masker."""
+        found = {classifier.name: classifier for classifier in self.judges.all()}
+        learned = self._learned_classifier()
+        return found | ({f"{learned.name}, trained along": learned} if learned else {})
+
+    def _learned_classifier(self) -> Classifier | None:
+        """The method's own, where it is there and no longer the one that the run began with."""
+        kept = self.imported or (self.folder / "fitted.pt").exists()
+        if not (self.facts.trained and kept):
+            return None
+        own, first = self.fitted().classifier, self.bench.classifier.state_dict()
+        same = all(torch.equal(value, first[name]) for name, value in own.state_dict().items())
+        return None if same else own.eval()
 
     def _insertion_deletion(self) -> Iterator[Row]:
         shares = shares_changed((self.size, self.size)).tolist()
