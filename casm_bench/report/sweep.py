@@ -145,9 +145,11 @@ def _found(name: str, record: Record) -> object:
     return (record.findings or {}).get(SEARCHED.get(name, ""))
 
 
-def _value(name: str, record: Record, flat: Mapping[str, object]) -> object:
+def _value(name: str, record: Record, flat: Mapping[str, object]) -> float | str:
+    """What the setting was set to, or what the run found for it; what is no number in words."""
     found = _found(name, record)
-    return flat.get(name, ALL if name in OPEN else None) if found is None else found
+    value = flat.get(name, ALL if name in OPEN else None) if found is None else found
+    return value if _is_number(value) else repr(value)
 
 
 def _is_number(value: object) -> bool:

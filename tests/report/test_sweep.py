@@ -171,6 +171,15 @@ def test_the_size_sweep_is_drawn_over_mask_area(swept_size):
     assert areas.get_ylabel() == "mask area (share of the frame)"
 
 
+def test_settings_that_are_no_numbers_make_no_sweep(a_record):
+    def record(taps, variant):
+        config = {"classifier": "stub", "hyperparameters": {"taps": taps}}
+        return a_record("casm", 60, variant=variant, config=config)
+
+    records = [record(taps, f"{i:08d}") for i, taps in enumerate(([3, 4], [2, 3, 4], [4]))]
+    assert find_sweeps(records) == []
+
+
 @pytest.fixture
 def swept_pictures(a_record):
     """Ten and a hundred pictures per class with seed 0, all of them with seeds 0 to 2."""
