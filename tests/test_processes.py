@@ -16,7 +16,8 @@ from casm_bench.errors import UsageError
 from casm_bench.records import load_records
 
 HERE = Path(__file__).resolve().parent
-play = runpy.run_path(str(HERE / "two_processes.py"))["play"]
+PLAYS = runpy.run_path(str(HERE / "two_processes.py"))
+play, Stopped, STOP = (PLAYS[name] for name in ("play", "Stopped", "STOP"))
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 TINY_RUN = [
     *("-m", "casm_bench", "run", "--methods", "grad", "--no-controls", "--device", "cpu", "--set"),
@@ -33,6 +34,8 @@ def run(*command: str) -> None:
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("two")
+    with pytest.raises(Stopped):
+        play(folder / "begun", STOP)
     run(*TORCHRUN, str(HERE / "two_processes.py"), str(folder))
     return folder
 
@@ -65,6 +68,13 @@ def test_a_checkpoint_of_two_processes_is_continued_by_one(one, two):
     resumed, _ = play(two / "cut-off")
     assert resumed.taken == 2  # of six steps, four were taken by two processes
     assert_close(resumed.state_dict(), game.state_dict())
+
+
+def test_a_checkpoint_of_one_process_is_continued_by_two(one, two):
+    game, _ = one
+    continued = training.read_state(two / "continued.pt")
+    assert continued["taken"] == 2
+    assert_close(continued["state"], game.state_dict())
 
 
 def test_two_processes_make_the_maps_of_one(tmp_path):

@@ -1,6 +1,7 @@
 """Run by torchrun in test_processes.py: plays Algorithm 1 with the other processes.
 
-Arguments: a folder for the results. BatchNorm is in eval mode, as the CPU has no joint one.
+Arguments: a folder for the results, in which one process has begun a run. BatchNorm is in eval
+mode, as the CPU has no joint one.
 """
 
 from __future__ import annotations
@@ -64,6 +65,9 @@ def main(folder: Path) -> None:
         play(folder / "cut-off", STOP)
     except Stopped:
         processes.wait()
+    game, _ = play(folder / "begun")
+    if processes.is_first():
+        torch.save({"state": game.state_dict(), "taken": game.taken}, folder / "continued.pt")
     processes.leave()
 
 
