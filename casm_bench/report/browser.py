@@ -71,8 +71,14 @@ def _webp(pixels_HW3: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def set_data(shown: Sequence[Shown], results: Path, links: Mapping[int, str]) -> dict[str, Any]:
-    """One set for browse.js. `links`: from id(record) to the page of the record."""
+def set_data(
+    shown: Sequence[Shown], results: Path, links: Mapping[int, str], changes: Mapping[int, str]
+) -> dict[str, Any]:
+    """One set for browse.js.
+
+    From id(record), `links` lead to the page of the record, `changes` to what differs from its
+    recipe, in words.
+    """
     first = shown[0]
     files = [next(iter(picture_files({"images": [image]}))) for image in first.case["images"]]
     names = [str(name) for name in first.case["names"]]
@@ -84,7 +90,15 @@ def set_data(shown: Sequence[Shown], results: Path, links: Mapping[int, str]) ->
             {"name": name, "file": f"pictures/{file}", "truth": truth}
             for name, file, truth in zip(names, files, _truth(first.case), strict=True)
         ],
-        "methods": [_method_data(s, names, results, links) for s in shown],
+        "methods": [
+            _method_data(s, names, results)
+            | {
+                "title": ", ".join(filter(None, (s.record.title, changes[id(s.record)]))),
+                "record": links[id(s.record)],
+                "variant": bool(s.record.variant),
+            }
+            for s in shown
+        ],
     }
 
 
@@ -99,17 +113,13 @@ def _truth(case: Mapping[str, np.ndarray]) -> list[list[list[int]] | None]:
     return [[box for box in boxes if any(box)] for boxes in case["truth"].tolist()]
 
 
-def _method_data(
-    shown: Shown, names: Sequence[str], results: Path, links: Mapping[int, str]
-) -> dict[str, Any]:
+def _method_data(shown: Shown, names: Sequence[str], results: Path) -> dict[str, Any]:
     record, case = shown.record, shown.case
     rule = record.facts.get("rule") or {}
     protocol = _protocol(record, _frame(case))
     scores = _scores(record, results, protocol) if protocol else {}
     counted = protocol or CASM
     return {
-        "title": record.title,
-        "record": links[id(record)],
         "rule": rule,
         "upsample": record.facts.get("upsample", "nearest"),
         "grid": list(case["masks"].shape[1:]),

@@ -103,10 +103,10 @@ def _subset_size(variant: str) -> int | None:
 
 def measurements(records: Sequence[Record], rows: Mapping[str, Published]) -> list[Measurement]:
     """Put the seeds of each method together. `rows` are those of the paper's Table 1."""
-    recipes = {_cell(record): record.config for record in records if not record.variant}
+    usual = usual_settings(records)
     found = []
     for setting, of_method in runs(records):
-        change = describe_change(of_method[0], recipes.get(_cell(of_method[0])))
+        change = change_of(of_method[0], usual)
         for protocol, source in _scores_of(of_method):
             found.append(_measurement(setting, of_method, change, protocol, source, rows))
     return found
@@ -164,6 +164,19 @@ def describe_classifier(record: Record) -> str:
     if not name:
         return ""
     return f"{name} ({weights})" if weights else str(name)
+
+
+Usual = Mapping[tuple[str, str, str], Mapping[str, Any]]
+
+
+def usual_settings(records: Sequence[Record]) -> Usual:
+    """The settings of each method's run as its recipe stands, by data, recipe and method."""
+    return {_cell(record): record.config for record in records if not record.variant}
+
+
+def change_of(record: Record, usual: Usual) -> str:
+    """`describe_change` beside the recipe's own run, if there is one."""
+    return describe_change(record, usual.get(_cell(record)))
 
 
 def describe_change(record: Record, recipe: Mapping[str, Any] | None) -> str:

@@ -26,13 +26,14 @@ from .cards import card
 from .charts import charts
 from .measured import (
     Measurement,
-    describe_change,
+    change_of,
     describe_classifier,
     group_by,
     in_paper_order,
     measurements,
     runs,
     standing,
+    usual_settings,
 )
 from .measures import measure_title, upper_bounds
 from .published import read_published, table1_rows
@@ -96,8 +97,8 @@ class Site:
         self.method_links = {
             method: f"methods/{name}.html" for method, name in zip(self.methods, pages, strict=True)
         }
-        usual = {_cell(r): r.config for r in self.records if not r.variant}
-        self.changes = {id(r): describe_change(r, usual.get(_cell(r))) for r in self.records}
+        usual = usual_settings(self.records)
+        self.changes = {id(r): change_of(r, usual) for r in self.records}
         shown = shown_records(self.records, results, public)
         sets = picture_sets(shown)
         titles = _unique((self._set_name(same) for same in sets), " ({})")
@@ -208,7 +209,7 @@ class Site:
         for number, (title, shown) in enumerate(self.sets):
             for name, content in picture_files(shown[0].case).items():
                 yield f"pictures/{name}", content
-            data = set_data(shown, self.results, self.links)
+            data = set_data(shown, self.results, self.links, self.changes)
             file = f"sets/{number}.js"
             listed.append({"title": title, "file": file, "private": data["private"]})
             yield file, f"window.casmBench.take({number}, {json.dumps(data)});\n".encode()
@@ -222,10 +223,6 @@ class Site:
         common = sorted(set.intersection(*changes))
         about_data = [c for c in common if c.startswith(("data_options.", "limit="))]
         return ", ".join((record.data, record.recipe, f"seed {record.seed}", *about_data))
-
-
-def _cell(record: Record) -> tuple[str, str, str]:
-    return record.data, record.recipe, record.method
 
 
 def _slug(text: str) -> str:

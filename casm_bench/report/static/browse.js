@@ -286,7 +286,8 @@ function present() {
   $("order").replaceChildren(...orders);
   const boxes = data.methods.map((method, i) => {
     const box = element("input", { type: "checkbox" });
-    box.checked = true;
+    box.checked = !method.variant;
+    if (method.variant) state.hidden.add(i);
     box.addEventListener("change", () => {
       box.checked ? state.hidden.delete(i) : state.hidden.add(i);
       draw();
