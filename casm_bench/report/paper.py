@@ -152,10 +152,11 @@ def _pdf(
     files: Mapping[str, bytes],
     records: Sequence[Record],
 ) -> bytes:
-    """The PDF, in which what stands beside Table 1 comes last."""
+    """The PDF, in which what stands beside Table 1 comes last, and Table 2 would be too long."""
     first, *others = tables["table1"]
     figures = {name: (files[f"{name}.pdf"], one.caption) for name, one in drawn.items()}
-    return to_pdf(tables | {"table1": [first], "others": others}, figures, records)
+    shown = {name: found for name, found in tables.items() if name != "table2"}
+    return to_pdf(shown | {"table1": [first], "others": others}, figures, records)
 
 
 def _write_if_changed(path: Path, content: bytes) -> None:
