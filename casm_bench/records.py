@@ -36,13 +36,16 @@ PACKAGES = (
     *("casm_bench", "torch", "torchvision", "timm", "numpy", "scipy", "pandas", "pyarrow"),
     *("opencv-python-headless", "pillow", "captum"),
 )
+SIDES = ("x0", "y0", "x1", "y1")
 PER_IMAGE_SCHEMA = pa.schema(
     [
         ("name", pa.string()),
         ("label", pa.int64()),
         ("group", pa.string()),  # null where the data has one source only
         ("protocol", pa.string()),
-        *((side, pa.int64()) for side in ("x0", "y0", "x1", "y1")),  # half-open px of the frame
+        # predicted, half-open px of the frame; null where the prediction is a true box that may
+        # not be shared
+        *((side, pa.int64()) for side in SIDES),
         ("hit", pa.bool_()),
         ("iou", pa.float64()),
         ("f1", pa.float64()),  # null for methods that predict boxes without a map
@@ -76,6 +79,7 @@ class ProtocolResult(TypedDict):
     f1: float | None
     f1_interval: NotRequired[list]  # low, high, and bca
     f1_mean: float | None
+    f1_mean_interval: NotRequired[list]
     groups: NotRequired[dict[str, GroupResult]]
 
 

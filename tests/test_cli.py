@@ -17,7 +17,7 @@ from PIL import Image
 
 from casm_bench.cli import _join_repeated, main
 from casm_bench.pipeline import Bench
-from casm_bench.records import load_records
+from casm_bench.records import load_per_image, load_records
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -251,6 +251,19 @@ def test_a_picture_without_boxes_is_named(capsys, tmp_path):
     code = main(["run", *PACK, pack, "--out", str(tmp_path / "out")])
     assert code in (1, 2)
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_true_boxes_of_data_that_may_not_be_shared_stay_out_of_records(tmp_path):
+    pack = a_pack(tmp_path / "pack.parquet")
+    out = tmp_path / "out"
+    asked = ["run", *PACK[:3], "--methods", "full", "oracle", "--root", str(pack)]
+    asked += ["--train-data", "shapes"]
+    assert main([*asked, "--out", str(out)]) == 0
+    for record in load_records(out):
+        rows = load_per_image(record.path(out), record).to_pylist()
+        sides = {row[side] for row in rows for side in ("x0", "y0", "x1", "y1")}
+        assert (sides == {None}) == (record.method == "oracle")
+        assert all(row["iou"] is not None for row in rows)
 
 
 def test_only_corrupt_pictures(capsys, tmp_path):

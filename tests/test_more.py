@@ -117,6 +117,21 @@ def test_metrics_of_maps_ask_no_network(copied, monkeypatch, capsys):
     assert records["full"] == before["full"]
 
 
+def test_what_a_run_says_of_masks_gets_intervals_and_values_per_image(copied, monkeypatch):
+    refuse_networks(monkeypatch)
+    before = records_of(copied)["casm"]
+    assert more(copied, "--families", "masks", methods=("--no-controls", "--methods", "casm")) == 0
+    record = records_of(copied)["casm"]
+    assert record.metrics == before.metrics
+    added = record.added["masks"]
+    table = pq.read_table(record.path(copied).with_name(added["per_image"]["file"]))
+    assert {"mask_mean", "mask_entropy", "evidence_recall_object"} < set(added["intervals"])
+    assert "mask_std" not in added["intervals"]
+    for name, (low, high, _) in added["intervals"].items():
+        assert low <= record.metrics[name] <= high
+        assert record.metrics[name] == pytest.approx(np.mean(table[name].drop_null().to_numpy()))
+
+
 def test_metrics_that_ask_the_classifier(copied):
     families = ("top-classes", "masked", "insertion-deletion", "saliency-metric")
     assert more(copied, "--families", *families, "--images", "4") == 0
@@ -314,7 +329,7 @@ def test_what_was_not_run_gets_no_metrics(copied, capsys):
     assert more(copied, "--seeds", "7", "--families", "pointing") == 1
     assert "run it first, with the same options" in capsys.readouterr().err
     assert more(copied, "--families", "pointning") == 2
-    assert "Known are: all, pointing" in capsys.readouterr().err
+    assert "Known are: all, masks, pointing" in capsys.readouterr().err
 
 
 COMMANDS = {"metrics": ("--families", "pointing"), "export": ("--to", "unused")}

@@ -24,6 +24,7 @@ class Metric:
 
 
 FAMILIES = (
+    "masks",
     "pointing",
     "max-box-acc",
     "pixels",
@@ -58,14 +59,15 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "mask_mean, mask_std, mask_entropy, mask_total_variation",
-            *("run", "share", "", "maps"),
-            "Mean; std of per-image means; mean of -m log2 m; mean squared differences.",
+            *("masks", "share", "", "maps"),
+            "Mean; std of per-image means; mean of -m log2 m; mean squared differences. A run "
+            "measures them, `masks` adds intervals and values per image.",
             _ZOLNA,
         ),
         Metric(
             "evidence_recall_PART, evidence_precision",
-            *("run", "%", "higher", "evidence"),
-            "Share of a part's pixels that the mask covers; share of the mask on any part.",
+            *("masks", "%", "higher", "evidence"),
+            "Share of a part's pixels that the mask covers; share of the mask on any part. So, too.",
             "this project; drawn data only",
         ),
         Metric(

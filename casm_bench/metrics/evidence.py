@@ -6,43 +6,30 @@ find the box and still cover one part of the evidence only, which is what CASM s
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 import numpy as np
 
 from ..data.dataset import Dataset
 from ..data.frames import to_frame_mask
-from ..errors import WorkError
 from ..protocols import Frame
-from .scoring import IndexedMaps
 
 
-def evidence_metrics(
-    masks: IndexedMaps, dataset: Dataset, frame: Frame = "crop"
+def evidence_in_frame(
+    index: int, mask_HW: np.ndarray, dataset: Dataset, frame: Frame = "crop"
 ) -> dict[str, float]:
-    """Mean evidence recall per part and mean evidence precision, shares from 0 to 1.
+    """Evidence recall per part that image `index` shows, and evidence precision, from 0 to 1.
 
-    `masks` are (index of the image, mask): square, in the network's `frame`; either boolean, what
-    a method's rule keeps before it selects components, or the map itself in [0, 1].
-    `evidence_recall_<part>` averages over the images that show the part. `evidence_precision`
-    averages over all images; a mask that is empty has precision 0.
-    Raises WorkError when there are no masks.
+    The mask is square and in the network's `frame`; either boolean, what a method's rule keeps
+    before it selects components, or the map itself in [0, 1].
     """
-    shares: dict[str, list[float]] = defaultdict(list)
-    for index, mask_HW in masks:
-        parts = dataset.evidence(index)
-        framed = {part: to_frame_mask(parts[part], frame, len(mask_HW)) for part in parts}
-        for name, share in evidence_scores(mask_HW, framed).items():
-            shares[name].append(share)
-    if not shares:
-        raise WorkError(f"There are no masks of {dataset.name} ({dataset.split}) to score.")
-    return {name: float(np.mean(values)) for name, values in shares.items()}
+    parts = dataset.evidence(index)
+    framed = {part: to_frame_mask(parts[part], frame, len(mask_HW)) for part in parts}
+    return evidence_scores(mask_HW, framed)
 
 
 def evidence_scores(mask_HW: np.ndarray, parts: dict[str, np.ndarray]) -> dict[str, float]:
     """Evidence recall of one mask for each part that is seen, and its evidence precision.
 
-    `parts` are boolean masks on the grid of `mask_HW`.
+    `parts` are boolean masks on the grid of `mask_HW`. A mask that is empty has precision 0.
     """
     scores = {
         f"evidence_recall_{part}": float(mask_HW[part_HW].mean(dtype=np.float64))

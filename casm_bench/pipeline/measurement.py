@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -27,7 +27,7 @@ from ..data.loader import FrameBatch, frame_batches
 from ..errors import CasmBenchError, UsageError, WorkError
 from ..files import short_hash, write_atomically
 from ..maps import check_map, to_grid, unit_range
-from ..metrics.evidence import evidence_metrics
+from ..metrics.evidence import evidence_in_frame
 from ..metrics.localization import localization_error
 from ..metrics.masked import masked_correct
 from ..metrics.masks import mask_statistics, summarise_masks
@@ -42,6 +42,7 @@ from ..metrics.scoring import (
 from ..progress import progress
 from ..protocols import CASM, BoxRule, Protocol
 from ..records import (
+    SIDES,
     Record,
     per_image_table,
     provenance,
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
 
 SHOWCASE_IMAGES = 10  # kept with a record for Figure 1 and contact sheets, chosen by seed
 CLASSES_SEEN, CLASSES_UNSEEN = "classes seen in training", "classes unseen in training"
+
+
+Row = tuple[int, dict[str, float]]  # index of the image, and its values by metric
 
 
 class Measurement:
@@ -100,7 +104,14 @@ class Measurement:
             "metrics": metrics,
             "skipped": [{"name": name, "reason": why} for name, why in skipped.items()] or None,
         }
-        return said, image_columns(self.dataset, scores), showcase
+        return said, self._columns(scores), showcase
+
+    def _columns(self, scores: list[tuple[Protocol, Scores]]) -> dict[str, Sequence | np.ndarray]:
+        """The per-image columns; a record of data that may not be shared holds no true boxes."""
+        columns = image_columns(self.dataset, scores)
+        if self.facts.boxes == "test" and not self.dataset.shareable:
+            columns |= dict.fromkeys(SIDES, [None] * len(columns["name"]))
+        return columns
 
     def _save(
         self,
@@ -404,16 +415,23 @@ class Measurement:
         return metrics, self._showcase(maps, frame)
 
     def _mask_metrics(self, maps: MapCache, frame: str) -> dict[str, float]:
-        facts = self.facts
-        shares = (self._in_unit_range(map_HW)[None] for _, map_HW in maps)
-        rows = [mask_statistics(share_1HW, self.size, facts.upsample) for share_1HW in shares]
-        columns = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-        metrics = {f"mask_{name}": value for name, value in summarise_masks(columns).items()}
+        columns = by_metric(self._mask_scores(index, map_HW, frame) for index, map_HW in maps)
+        of_masks = {
+            name.removeprefix("mask_"): np.array(columns.pop(name))
+            for name in [name for name in columns if name.startswith("mask_")]
+        }
+        metrics = {f"mask_{name}": value for name, value in summarise_masks(of_masks).items()}
+        return metrics | {name: float(present(values).mean()) for name, values in columns.items()}
+
+    def _mask_scores(self, index: int, map_HW: np.ndarray, frame: str) -> Row:
+        """An image's mask statistics and, where the evidence is known, what it covers of it."""
+        share_1HW = self._in_unit_range(map_HW)[None]
+        statistics = mask_statistics(share_1HW, self.size, self.facts.upsample)
+        values = {f"mask_{name}": float(value_1[0]) for name, value_1 in statistics.items()}
         if self.dataset.evidence_parts:
-            masks = ((index, self._binary(map_HW)) for index, map_HW in maps)
-            evidence = evidence_metrics(masks, self.dataset, frame)
-            metrics |= {name: 100 * share for name, share in evidence.items()}
-        return metrics
+            evidence = evidence_in_frame(index, self._binary(map_HW), self.dataset, frame)
+            values |= {name: 100 * share for name, share in evidence.items()}
+        return index, values
 
     def _in_unit_range(self, map_HW: np.ndarray) -> np.ndarray:
         return unit_range(map_HW) if self.facts.scale_free else map_HW
@@ -505,6 +523,7 @@ class Measurement:
             "interval_method": "wilson",
             "hits": hits,
             "f1_interval": _in_percent(mean_interval(scores.f1_N)),
+            "f1_mean_interval": _in_percent(mean_interval(scores.f1_mean_N)),
             **values,
         }
         return summary | ({"groups": groups} if (groups := self._groups(scores)) else {})
@@ -569,6 +588,18 @@ def blamed(facts: Facts, verb: str) -> Iterator[None]:
             f"Method {facts.name!r} failed in {verb}() ({facts.source_file}{line}): "
             f"{type(error).__name__}: {error}. CASM_BENCH_DEBUG=1 shows the traceback."
         ) from error
+
+
+def by_metric(rows: Iterable[Row]) -> dict[str, list[float | None]]:
+    """Columns of the rows; None where an image has no value, such as of a part it does not show."""
+    scores = [values for _, values in rows]
+    names = dict.fromkeys(name for values in scores for name in values)
+    return {name: [values.get(name) for values in scores] for name in names}
+
+
+def present(values: Sequence[float | None]) -> np.ndarray:
+    """The values of those images that have one."""
+    return np.array([value for value in values if value is not None])
 
 
 def _in_percent(interval: tuple[float, float, str]) -> list[float | str]:

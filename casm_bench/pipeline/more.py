@@ -29,14 +29,12 @@ from ..metrics.pointing import class_mean, pointing
 from ..metrics.wsol import IOUS, best_overlaps, hits_at_best
 from ..progress import progress
 from ..protocols import CASM, PROTOCOLS, get_protocol
-from ..records import Record, add_metrics, load_per_image, load_records
+from ..records import SIDES, Record, add_metrics, load_per_image, load_records
 from ..statistics import mean_interval
 from . import sanity
 from .bench import Bench, identity
-from .measurement import Measurement
+from .measurement import Measurement, Row, by_metric, present
 from .request import Request, check_settings_of_part
-
-Row = tuple[int, dict[str, float]]  # index of the image, and its values by metric
 
 IN_PERCENT = ("pointing", "max-box-acc", "top-classes", "masked")  # the others as they come
 ASK_THE_CLASSIFIER = ("top-classes", "masked", "insertion-deletion", "saliency-metric")
@@ -132,13 +130,13 @@ class More(Measurement):
         self.pooled, self.curves, self.remarks = {}, {}, {}
         rows = list(getattr(self, f"_{family.replace('-', '_')}")())
         names = [self.dataset.names[index] for index, _ in rows]
-        columns = {name: np.array([values[name] for _, values in rows]) for name in rows[0][1]}
+        columns = by_metric(rows)
         scale = 100 if family in IN_PERCENT else 1
-        intervals = {}
-        for name, values_N in columns.items():
-            low, high, method = mean_interval(values_N)
+        intervals, means = {}, {}
+        for name, values in columns.items():
+            low, high, method = mean_interval(present(values))
             intervals[name] = [scale * low, scale * high, method]
-        means = {name: scale * float(values_N.mean()) for name, values_N in columns.items()}
+            means[name] = scale * float(present(values).mean())
         found = {
             "metrics": means | {name: scale * value for name, value in self.pooled.items()},
             "intervals": {k: v for k, v in intervals.items() if k not in self.pooled},
@@ -227,6 +225,10 @@ class More(Measurement):
         return self.bench.classifier.normalize(picture_HW3.movedim(-1, 0)[None])[0]
 
     # --- families -----------------------------------------------------------------------------
+
+    def _masks(self) -> Iterator[Row]:
+        for index, map_HW in self.cached_maps(self.frame):
+            yield self._mask_scores(index, map_HW, self.frame)
 
     def _pointing(self) -> Iterator[Row]:
         truth = true_boxes(self.dataset, CASM, self.size)
@@ -325,7 +327,7 @@ class More(Measurement):
         path = self.known.path(self.bench.request.out)
         rows = load_per_image(path, self.known).to_pylist()
         boxes = {
-            row["name"]: tuple(row[edge] for edge in ("x0", "y0", "x1", "y1"))
+            row["name"]: tuple(row[side] for side in SIDES)
             for row in rows
             if row["protocol"] == CASM.name
         }

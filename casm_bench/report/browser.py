@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..protocols import CASM, PROTOCOLS, Protocol, column_title
-from ..records import Record, load_per_image, load_private_pictures, load_showcase
+from ..records import SIDES, Record, load_per_image, load_private_pictures, load_showcase
 from .measured import group_by
 
 QUALITY = 90  # of 100: a seventh of a PNG's bytes, and faint stripes can still be told apart
@@ -148,7 +148,7 @@ def _scores(record: Record, results: Path, protocol: Protocol) -> dict[str, dict
     return {
         row["name"]: {
             "protocol": title,
-            "box": [row[side] for side in ("x0", "y0", "x1", "y1")],
+            "box": [row[side] for side in SIDES],
             "iou": row["iou"],
             "hit": row["hit"],
         }

@@ -103,8 +103,9 @@ def _intervals(record: Record) -> dict[str, tuple[float, float]]:
     """95 % intervals over images of all but LE: Wilson for rates, else BCa."""
     found = {}
     for name, result in record.protocols.items():
-        if "f1_interval" in result:
-            found[f"f1 ({name}, %)"] = tuple(result["f1_interval"][:2])
+        for measure in ("f1", "f1_mean"):
+            if ends := result.get(f"{measure}_interval"):
+                found[f"{measure} ({name}, %)"] = tuple(ends[:2])
     images = next(iter(record.protocols.values()))["n_images"]
     for name in RATES & record.metrics.keys():
         low, high = wilson(record.metrics[name] / 100 * images, images)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from casm_bench.data.dataset import Dataset
-from casm_bench.errors import WorkError
-from casm_bench.metrics.evidence import evidence_metrics, evidence_scores
+from casm_bench.metrics.evidence import evidence_in_frame, evidence_scores
+from casm_bench.pipeline.measurement import by_metric, present
 
 
 def block(x0, y0, x1, y1, side=10) -> np.ndarray:
@@ -68,8 +68,8 @@ def drawn(*masks) -> Drawn:
 
 def test_a_part_is_averaged_over_the_pictures_that_show_it():
     data = drawn(PARTS, {"spot": block(0, 0, 0, 0), "stripes": block(0, 0, 4, 1)})
-    metrics = evidence_metrics([(1, block(0, 0, 2, 1)), (0, block(0, 0, 2, 2))], data)
-    assert metrics == {
+    rows = [(i, evidence_in_frame(i, block(0, 0, 2, width), data)) for i, width in ((1, 1), (0, 2))]
+    assert {name: present(values).mean() for name, values in by_metric(rows).items()} == {
         "evidence_recall_spot": 1.0,
         "evidence_recall_stripes": pytest.approx((0.5 + 0.0) / 2),
         "evidence_precision": 1.0,
@@ -82,11 +82,6 @@ def test_evidence_goes_to_the_frame_of_the_mask(frame, precision):
     object_HW = np.zeros((10, 20), bool)
     object_HW[:, 5:15] = True
     mask_HW = np.ones((40, 40), bool)
-    metrics = evidence_metrics([(0, mask_HW)], drawn({"object": object_HW}), frame)
+    metrics = evidence_in_frame(0, mask_HW, drawn({"object": object_HW}), frame)
     assert metrics["evidence_recall_object"] == 1.0
     assert metrics["evidence_precision"] == precision
-
-
-def test_no_masks_is_an_error():
-    with pytest.raises(WorkError, match="no masks of drawn"):
-        evidence_metrics([], drawn(PARTS))
