@@ -254,16 +254,16 @@ def test_a_picture_without_boxes_is_named(capsys, tmp_path):
 
 
 def test_true_boxes_of_data_that_may_not_be_shared_stay_out_of_records(tmp_path):
-    pack = a_pack(tmp_path / "pack.parquet")
-    out = tmp_path / "out"
-    asked = ["run", *PACK[:3], "--methods", "full", "oracle", "--root", str(pack)]
-    asked += ["--train-data", "shapes"]
-    assert main([*asked, "--out", str(out)]) == 0
+    boxes, out = tmp_path / "boxes.parquet", tmp_path / "out"
+    row = {"name": "a.JPEG", "label": 0, "width": 64, "height": 48, "boxes": [[1, 2, 30, 40]]}
+    pq.write_table(pa.Table.from_pylist([row]), boxes)
+    asked = ["--methods", "full", "oracle", "--no-controls", "--out", str(out)]
+    assert main(["run", "--data", "ilsvrc-boxes", "--root", str(boxes), *asked]) == 0
     for record in load_records(out):
         rows = load_per_image(record.path(out), record).to_pylist()
         sides = {row[side] for row in rows for side in ("x0", "y0", "x1", "y1")}
         assert (sides == {None}) == (record.method == "oracle")
-        assert all(row["iou"] is not None for row in rows)
+        assert all(row["hit"] == (record.method == "oracle") for row in rows)
 
 
 def test_only_corrupt_pictures(capsys, tmp_path):

@@ -67,7 +67,8 @@ METRICS: dict[str, Metric] = {
         Metric(
             "evidence_recall_PART, evidence_precision",
             *("masks", "%", "higher", "evidence"),
-            "Share of a part's pixels that the mask covers; share of the mask on any part. So, too.",
+            "Share of a part's pixels that the mask covers; share of the mask on any part. Also by "
+            "`run`.",
             "this project; drawn data only",
         ),
         Metric(
