@@ -352,6 +352,30 @@ def look_at(request, tmp_path, monkeypatch):
     return call
 
 
+def test_of_two_records_with_the_same_settings_the_runs_own_is_taken(copied, capsys):
+    own = records_of(copied)["grad"]
+    twins = [replace(own, variant=variant) for variant in ("0" * 8, "1" * 8)]
+    for twin in twins:
+        write_twin(twin, own, copied)
+    asked = ("--families", "masks")
+    grad = ("--no-controls", "--methods", "grad")
+    assert more(copied, *asked, methods=grad) == 0
+    assert {r.variant for r in load_records(copied) if r.added} == {own.variant}
+    own.path(copied).unlink()
+    capsys.readouterr()
+    assert more(copied, *asked, methods=grad) == 1
+    said = capsys.readouterr().err
+    assert all(str(twin.path(copied)) in said for twin in twins)
+    twins[0].path(copied).unlink()
+    assert more(copied, *asked, methods=grad) == 0  # the only one left
+
+
+def write_twin(twin, own, out):
+    shutil.copy(own.path(out).with_suffix(".parquet"), twin.path(out).with_suffix(".parquet"))
+    shutil.copy(own.path(out).with_suffix(".npz"), twin.path(out).with_suffix(".npz"))
+    twin.path(out).write_text(to_json(twin))
+
+
 def test_without_a_run_nothing_is_trained(look_at, tmp_path, capsys):
     assert look_at(tmp_path / "nothing") == 1
     assert "no record of 'grad' with seed 0" in capsys.readouterr().err

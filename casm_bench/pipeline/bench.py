@@ -429,15 +429,26 @@ class Bench:
         same = same_data and identity(record.config) == identity(config)
         return record if same and record.added else None
 
+    def _place(
+        self, cls: type[SaliencyMethod], config: dict[str, object]
+    ) -> tuple[dict[str, object], str]:
+        """Data, recipe, method and seed of a record, and its variant."""
+        data, recipe = self.request.data, self.request.recipe_name
+        where = {"data": data, "recipe": recipe, "method": cls.facts.name, "seed": self.seed}
+        imported = self.imported.variant if "imported" in config else ""
+        return where, "-".join(filter(None, (self.request.variant, imported)))
+
+    def path_of(self, cls: type[SaliencyMethod]) -> Path:
+        """Where the record of this run belongs."""
+        where, variant = self._place(cls, self.config_of(cls))
+        return record_path(self.request.out, variant=variant, **where)
+
     def record(self, cls: type[SaliencyMethod], announce: Callable[[str], None]) -> Record:
         """Measure one method, or return its record if that is complete."""
         request, name = self.request, cls.facts.name
         config = self.config_of(cls)
-        where = {"data": request.data, "recipe": request.recipe_name, "method": name}
-        where |= {"seed": self.seed}
+        where, variant = self._place(cls, config)
         key = record_key(config=config, data_digest=self.evaluated_digest, **where)
-        imported = self.imported.variant if "imported" in config else ""
-        variant = "-".join(filter(None, (request.variant, imported)))
         path = record_path(request.out, variant=variant, **where)
         if processes.from_first(not request.fresh and is_complete(path, key)):
             record = load_record(path)

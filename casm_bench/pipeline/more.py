@@ -363,13 +363,26 @@ def finished_benches(request: Request, classes: Sequence[type]) -> list[Bench]:
 
 
 def finished_record(bench: Bench, cls: type) -> Record:
-    """The record of this very run; it may have been scored under other protocols."""
+    """The record of this very run; it may have been scored under other protocols.
+
+    Of several, such as one under a name that its recipe had before, the one in the run's own place.
+    Raises WorkError if there is none, or if none of several is in that place.
+    """
     name, request = cls.facts.name, bench.request
-    wanted = identity(bench.config_of(cls))
-    for record in load_records(request.out):
-        same = (record.method, record.seed, record.data) == (name, bench.seed, request.data)
-        if same and identity(record.config) == wanted:
-            return record
+    wanted, place = identity(bench.config_of(cls)), bench.path_of(cls)
+    found = {
+        record.path(request.out): record
+        for record in load_records(request.out)
+        if (record.method, record.seed, record.data) == (name, bench.seed, request.data)
+        and identity(record.config) == wanted
+    }
+    if place in found or len(found) == 1:
+        return found.get(place) or next(iter(found.values()))
+    if found:
+        raise WorkError(
+            f"{' and '.join(map(str, found))} are all of {name!r} with seed {bench.seed} and these "
+            f"settings, and none is at {place}: keep one of them, or repeat the run."
+        )
     raise WorkError(
         f"There is no record of {name!r} with seed {bench.seed} and these settings in "
         f"{request.out}: run it first, with the same options."
