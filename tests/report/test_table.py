@@ -219,6 +219,21 @@ def test_sources_of_a_subset_are_marked(a_record, rows):
     assert sources.caption.endswith("§: on a seeded subset of 10 of the images only.")
 
 
+def test_a_variant_is_held_against_the_usual_controls_of_its_pictures(a_record, rows):
+    changed = a_record("casm", 60, variant="0123abcd", config=a_record().config | {"strategy": "L"})
+    usual, other = a_record("full", 62), a_record("full", 90, variant="4567cdef")
+    variants = make_tables([changed, usual, other], rows)[1]
+    errors = {row[2][0]: row[3][0] for row in variants.rows}
+    assert errors["CASM"] == "40.0‡"  # up to 49.8; 38 is the control's, 10 of the other one
+    assert "carry no mark" not in variants.caption
+
+
+def test_that_no_control_was_scored_on_the_same_images_is_said(a_record, rows):
+    records = [a_record(groups={"classes seen in training": GROUP}), a_record("full", 50)]
+    sources = make_tables(records, rows)[1]
+    assert "without such a control on the same images carry no mark" in sources.caption
+
+
 def test_only_a_subset_still_gives_a_table(a_record, rows):
     tables = make_tables([a_record("grad", variant="0123abcd")], rows)
     assert [table.label for table in tables] == ["table1", "variants"]
