@@ -293,7 +293,8 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 def _policies(found: Sequence[Measurement]) -> str:
     """Which protocols' thresholds came from where; nothing about boxes is hidden."""
-    by_policy = group_by(found, lambda m: (m.policy, m.tuned_on))
+    with_threshold = [m for m in found if m.rule] or found
+    by_policy = group_by(with_threshold, lambda m: (m.policy, m.tuned_on))
     texts = []
     for (policy, tuned_on), same in by_policy.items():
         untuned = "best on the evaluated images" if policy == "oracle" else "nothing tuned"
@@ -347,7 +348,7 @@ def _policy_table(found: Sequence[Measurement]) -> Table:
             (m.title,),
             (m.change or DASH,),
             (column_title(m.protocol, m.policy),),
-            (m.rule,),
+            (m.rule or DASH,),
             (m.tuned_on or DASH,),
             marked_cell(m, controls),
             _size_cell([m]),

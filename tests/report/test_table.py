@@ -134,6 +134,21 @@ def test_upper_bounds_are_marked_in_every_table(a_record, rows):
     assert "LE wsol" not in final_table(records, rows)[0]
 
 
+def test_boxes_without_maps_have_no_rule_and_nothing_tuned(a_record, rows):
+    oracle = {"policy": "oracle", "tuned_on": "madeup evaluated (the evaluated pictures)"}
+
+    def made(method, **change):
+        record = a_record(method, protocols=("casm",), **change)
+        renamed = {"casm@oracle": record.protocols["casm"] | oracle}
+        return replace(record, protocols=record.protocols | renamed)
+
+    random = replace(made("full", metrics={"mask_mean": 0.5}), method="random", title="Random map")
+    policies = make_tables([made("casm"), made("full"), random], rows)[1]
+    cells = {row[1][0]: first_lines(row)[4:6] for row in policies.rows}
+    assert cells["Whole frame"] == ["–", "–"]
+    assert cells["CASM"] == cells["Random map"] == ["quantile, largest", oracle["tuned_on"]]
+
+
 def test_other_policies_have_a_table_of_their_own(a_record, rows):
     made = a_record("casm", protocols=("casm", "wsol"))
     rule = {"kind": "value", "alpha": 0.35, "component": "largest", "connectivity": 4}
