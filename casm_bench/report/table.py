@@ -276,7 +276,7 @@ def _note(found: Sequence[Measurement]) -> str:
     counts = {m.error.n_images for m in found if not m.subset} or {m.error.n_images for m in found}
     images = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
     seeds = sorted({seed for m in found for seed in m.seeds})
-    text = f"{images} images, {_seeds(seeds)}"
+    text = f"{images} images, {seeds_in_words(seeds)}"
     if any(m.error.seeds > 1 for m in found):
         pooled = any(m.error.pooled for m in found)
         text += (
@@ -287,7 +287,8 @@ def _note(found: Sequence[Measurement]) -> str:
     return f"{text}; threshold policy: {_policies(found)}."
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    """`seed 0` or `seeds 0, 1`."""
     return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
 
 

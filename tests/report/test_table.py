@@ -280,11 +280,27 @@ def test_measures_bear_their_usual_names(a_record):
 
 
 def test_intervals_of_added_metrics_stand_below_a_single_seed(a_record):
-    added = {"pointing": {"intervals": {"pointing_game": [40.0, 60.0, "wilson"]}}}
+    intervals = {"pointing_game": [40.0, 60.0, "wilson"]}
+    added = {"pointing": {"intervals": intervals, "n_images": 100}}
     record = a_record(metrics={"pointing_game": 50.0}, added=added)
     (table,) = metric_tables([record])
     cells = {row[0][0]: row[1] for row in table.rows}
     assert cells["pointing game"] == ("50", "[40, 60]")
+
+
+def test_what_rests_on_a_part_of_the_images_or_seeds_says_so(a_record, rows):
+    intervals = {"pointing_game": [40.0, 60.0, "wilson"]}
+    added = {"pointing": {"intervals": intervals, "n_images": 20}}
+    metrics = {"pointing_game": 50.0, "pointing_game_15px_class_mean": 60.0}
+    few = a_record(metrics=metrics, added=added)
+    (table,) = metric_tables([few, a_record(seed=1)])
+    cells = {row[0][0]: row[1] for row in table.rows}
+    assert cells["pointing game"] == ("50", "[40, 60]", "20 images, seed 0")
+    assert cells["pointing game 15px class mean"] == ("60", "20 images, seed 0")
+    assert cells["fit seconds"] == ("1.5",)
+    lines = {line["metric"]: line for line in csv_lines([few, a_record(seed=1)], rows)}
+    assert (lines["pointing_game"]["images"], lines["pointing_game"]["seeds"]) == ("20", "0")
+    assert (lines["fit_seconds"]["images"], lines["fit_seconds"]["seeds"]) == ("100", "0 1")
 
 
 def test_many_methods_are_parted_into_tables_of_one_caption(a_record):
@@ -454,7 +470,8 @@ def test_measures_over_seeds_carry_intervals(a_record):
     def made(seed):
         record = a_record("casm", seed=seed, protocols=("casm",))
         result = record.protocols["casm"] | {"f1_interval": [47, 54, "bca"]}
-        added = {"pointing": {"intervals": {"pointing_game": [76, 83, "wilson"]}}}
+        intervals = {"pointing_game": [76, 83, "wilson"]}
+        added = {"pointing": {"intervals": intervals, "n_images": 100}}
         metrics = record.metrics | {"pointing_game": 80.0, "masked_out_accuracy": 20.0}
         return replace(record, protocols={"casm": result}, added=added, metrics=metrics)
 
