@@ -19,6 +19,8 @@ from .errors import UsageError
 from .files import write_atomically
 
 MARKER = "CACHEDIR.TAG"  # says that a folder is a cache; nothing without it is ever cleared
+# What reading a zip file raises where any of its bytes is wrong; RuntimeError: it seems encrypted.
+DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile)
 
 
 @dataclass
@@ -120,8 +122,8 @@ def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
 def _read(path: Path) -> dict[str, np.ndarray] | None:
     """One batch; a damaged file counts as not there and its maps are made again."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError):
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in ("index_B", "maps_BHW", "skipped", "seconds")}
+    except DAMAGED:
         path.unlink(missing_ok=True)
         return None

@@ -250,7 +250,8 @@ class Score:
     """Score a folder of .npy saliency maps made by anybody, without any network."""
 
     maps: Path
-    """Folder with <image name>.npy per picture: H×W, any resolution, float in [0, 1]."""
+    """Folder with <image name>.npy per picture: H×W, any resolution, float in [0, 1], of the
+    cropped or the squashed picture, whichever the protocols show a network."""
     data: str
     """Data set whose boxes they are scored against, see `list data`."""
     protocols: list[str]
@@ -282,6 +283,8 @@ class Score:
             print(f"{column_title(name, scores['policy'])}: {error}, {rest}")
         if result["missing"]:
             print(f"{len(result['missing'])} pictures have no map; they are listed in {self.out}.")
+        if result["remark"]:
+            print(result["remark"])
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -62,12 +62,26 @@ def score_given_maps(asked: GivenMaps) -> dict[str, object]:
         "data": asked.data,
         "size": asked.size,
         "missing": missing,
+        "remark": _remark(protocols, dataset),
         "provenance": provenance(
             device="cpu", threads=1, classifier_sha256=None, data_sha256=dataset.digest()
         ),
     }
     write_atomically(asked.out, json.dumps(result, indent=1, sort_keys=True) + "\n")
     return result
+
+
+def _remark(protocols: Sequence[Protocol], dataset: Dataset) -> str | None:
+    """That maps of one frame were scored in two, where these differ; None where they do not."""
+    names: dict[str, list[str]] = {}
+    for protocol in protocols:
+        names.setdefault(protocol.input_frame, []).append(protocol.name)
+    if len(names) == 1 or (dataset.sizes_N2[:, 0] == dataset.sizes_N2[:, 1]).all():
+        return None
+    return (
+        f"Maps were taken as of cropped pictures under {', '.join(names['crop'])} and as of "
+        f"squashed ones under {', '.join(names['warp'])}: believe only what they were made of."
+    )
 
 
 def _with_maps(asked: GivenMaps, dataset: Dataset) -> tuple[Dataset, list[Path], list[str]]:

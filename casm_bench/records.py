@@ -250,7 +250,9 @@ def add_metrics(
     """
     path = record.path(results)
     per_image = write_per_image(path.with_suffix(f".{family}.parquet"), table)
-    metrics = record.metrics | added.pop("metrics")
+    before = (record.added or {}).get(family, {"intervals": {}})["intervals"]
+    kept = {name: value for name, value in record.metrics.items() if name not in before}
+    metrics = kept | added.pop("metrics")
     families = (record.added or {}) | {family: added | {"per_image": per_image}}
     record = replace(record, metrics=metrics, added=families)
     write_atomically(path, to_json(record).encode())

@@ -245,7 +245,7 @@ def compare_hits(
         only_b=sum(int((difference_N > 0).sum()) for difference_N in differences),
         n_images=len(per_image_N),
         p_value=exact_mcnemar(per_image_N),
-        detectable=100 * minimum_detectable(per_image_N / seeds_per_image),
+        detectable=100 * minimum_detectable(per_image_N / seeds_per_image, seeds_per_image),
     )
 
 
@@ -301,22 +301,25 @@ def exact_mcnemar(difference_N: np.ndarray) -> float:
     return min(1.0, float(chance[distance >= abs(difference_N.sum())].sum()))
 
 
-def minimum_detectable(difference_N: np.ndarray, level: float = 0.05, power: float = 0.8) -> float:
+def minimum_detectable(
+    difference_N: np.ndarray, steps: int = 1, level: float = 0.05, power: float = 0.8
+) -> float:
     """The smallest true difference that McNemar's test at `level` finds with `power`.
 
     Solves Connor 1987, equation 3.1, for the difference, taking the share of discordant pairs
-    from `difference_N` (at least half an image, or nothing could be said without any). It is 1
-    where no difference would do.
+    from `difference_N`, multiples of 1 / `steps`. No difference can exceed that share, so where
+    there are few such pairs there would have to be more: then all of them are taken to speak for
+    one side. It is 1 where no difference would do.
     """
     n = len(difference_N)
-    discordant = max(float(np.mean(np.square(difference_N, dtype=float))), 0.5 / n)
     normal = NormalDist()
-    a = normal.inv_cdf(1 - level / 2) * math.sqrt(discordant)
-    b = normal.inv_cdf(power)
-    root = a * a * n - (n + b * b) * (a * a - b * b * discordant)
+    a, b = normal.inv_cdf(1 - level / 2), normal.inv_cdf(power)
+    root = a * a * n - (n + b * b) * (a * a - b * b)
     if root < 0:
         return 1.0
-    return min(1.0, (a * math.sqrt(n) + math.sqrt(root)) / (n + b * b))
+    per_root_share = (a * math.sqrt(n) + math.sqrt(root)) / (n + b * b)
+    share = float(np.mean(np.square(difference_N, dtype=float)))
+    return min(1.0, per_root_share * max(math.sqrt(share), per_root_share / steps))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

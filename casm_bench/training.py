@@ -78,7 +78,8 @@ class TrainBatches:
     tensorboard: Path | None = None  # folder for the epochs' statistics, if they are wanted there
     least_area: float = LEAST_AREA  # of random crops, as a share of the picture
     scale: int | None = None  # short side of pictures, in pixels, of which a square is cut out
-    onlooker: Callable[[int], None] | None = None  # told of every epoch of a watched training
+    # told of every epoch of a watched training; what it answers is shown, not kept in the history
+    onlooker: Callable[[int], dict[str, float]] | None = None
 
     def __post_init__(self) -> None:
         self.dataset = self._shown(self.dataset)
@@ -236,10 +237,9 @@ def run(
                     bar.update(len(batch[0]) * processes.count())
                     checkpoint.save_if_due(trainee, epoch, step, totals, history)
                 history.append({"epoch": epoch + 1, **totals.means()})
-                write_summary(history[-1])
                 bar.set_postfix_str(_short(history[-1]))
-                if watched and batches.onlooker:
-                    batches.onlooker(epoch + 1)
+                seen = batches.onlooker(epoch + 1) if watched and batches.onlooker else {}
+                write_summary(history[-1] | seen)
                 epoch, step, totals = epoch + 1, 0, Totals()
             checkpoint.save(trainee, epoch, step, totals, history)
     return history

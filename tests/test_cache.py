@@ -40,6 +40,17 @@ def test_a_damaged_batch_counts_as_missing(tmp_path):
     assert [index for index, _ in again] == [0, 1]
 
 
+@pytest.mark.parametrize("flipped", [0x01, 0x80])
+def test_whichever_byte_is_damaged_no_other_map_is_given(tmp_path, flipped):
+    _, maps_BHW = fill(tmp_path / "maps")
+    path = tmp_path / "maps" / "00000000.npz"
+    sound = path.read_bytes()
+    for place in range(len(sound)):
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ flipped]) + sound[place + 1 :])
+        found = {i: map_HW for i, map_HW in MapCache(tmp_path / "maps") if i < 2}
+        assert not found or all((found[i] == maps_BHW[i]).all() for i in (0, 1))
+
+
 def test_nothing_half_written_when_the_disk_is_full(tmp_path):
     def fails(path):
         path.write_bytes(b"half")

@@ -87,6 +87,21 @@ def test_scores_worked_by_hand(pack, maps):
     assert result["per_image"] == "scores.parquet"
 
 
+def test_maps_of_one_frame_scored_in_two_are_remarked_on(pack, maps, capsys):
+    _, out = score(pack, maps, protocols=("casm", "warp"))
+    assert json.loads(out.read_text())["remark"] is None  # square pictures look the same in both
+    table = pq.read_table(pack)
+    wide = table.set_column(table.column_names.index("orig_width"), "orig_width", [[300, 300]])
+    pq.write_table(wide, pack)
+    capsys.readouterr()
+    score(pack, maps, protocols=("casm", "warp", "wsol"))
+    assert "cropped pictures under casm and as of squashed ones under warp, wsol" in (
+        capsys.readouterr().out
+    )
+    score(pack, maps, protocols=("warp", "wsol"))
+    assert "cropped" not in capsys.readouterr().out
+
+
 def test_a_row_per_image_and_protocol(pack, maps):
     _, out = score(pack, maps, protocols=("casm", "warp"))
     rows = pq.read_table(out.with_suffix(".parquet")).to_pylist()

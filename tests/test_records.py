@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -23,6 +24,7 @@ from casm_bench.errors import WorkError
 from casm_bench.records import (
     PER_IMAGE_SCHEMA,
     Record,
+    add_metrics,
     is_complete,
     load_private_pictures,
     load_record,
@@ -395,3 +397,18 @@ def test_somebody_elses_repository_is_not_ours(checkout, monkeypatch):
     installed = checkout / "lib" / "site-packages" / "casm_bench" / "records.py"
     monkeypatch.setattr(records, "__file__", str(installed))
     assert commit_and_dirty() == ("unknown", None)
+
+
+def test_a_family_measured_again_leaves_nothing_of_before(tmp_path):
+    """Else a network's accuracy on few images would stand on beside another's on all."""
+    record = save_record(a_record(), tmp_path, scores())
+
+    def measured(network, record):
+        name = f"masked_in_accuracy [{network}]"
+        found = {"metrics": {name: 50.0}, "intervals": {name: [40.0, 60.0, "wilson"]}}
+        added = {**found, "n_images": 9, "settings": {}, "provenance": {}}
+        table = pa.table({"name": ["a"], name: [1.0]})
+        return add_metrics(record, tmp_path, "masked", added, table)
+
+    record = measured("two", measured("one", record))
+    assert record.metrics == {"mask_mean": 1 / 3, "masked_in_accuracy [two]": 50.0}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binom, binomtest, bootstrap
 
 from casm_bench.statistics import (
     _two_level_bootstrap,
@@ -225,9 +225,32 @@ def test_the_detectable_difference_solves_connors_equation(n, share):
     difference_N[: max(1, round(share * n))] = 1
     psi = float(difference_N.mean())
     delta = minimum_detectable(difference_N)
-    if delta < math.sqrt(psi) and delta < 1:
+    if delta < 1:
+        psi = max(psi, delta)  # no difference exceeds the share of pairs that differ
         needed = (1.959963985 * math.sqrt(psi) + 0.841621234 * math.sqrt(psi - delta**2)) / delta
         assert needed**2 == pytest.approx(n, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "discordant"), [(100, 0), (100, 1), (100, 10), (1400, 5)])
+def test_what_is_called_detectable_is_found_four_times_in_five(n, discordant):
+    difference_N = np.zeros(n)
+    difference_N[:discordant] = 1
+    delta = minimum_detectable(difference_N)
+    psi = max(discordant / n, delta)
+    power = 0.0
+    for pairs in range(n + 1):  # that differ, of which `more` speak for the better method
+        more = np.arange(pairs + 1)
+        chance = binom.pmf(more, pairs, (1 + delta / psi) / 2)
+        p = 2 * np.minimum(binom.cdf(more, pairs, 0.5), binom.sf(more - 1, pairs, 0.5))
+        power += binom.pmf(pairs, n, psi) * chance[p <= 0.05].sum()
+    assert power == pytest.approx(0.8, abs=0.02)
+
+
+def test_what_one_seed_of_three_must_show_counts_a_third():
+    difference_N = np.zeros(200)
+    difference_N[:2] = 1
+    once, thrice = minimum_detectable(difference_N), minimum_detectable(difference_N / 3, 3)
+    assert thrice == pytest.approx(once / 3)
 
 
 def test_holm_as_worked_by_hand():

@@ -196,12 +196,18 @@ def test_statistics_reach_tensorboard_once_per_epoch(shapes, tmp_path):
     event_accumulator = pytest.importorskip(
         "tensorboard.backend.event_processing.event_accumulator"
     )
-    history = training.run(a_game(), batches_of(shapes, tensorboard=tmp_path), EPOCHS)
+    errors = {1: 50.0, 2: 25.0}
+    batches = batches_of(
+        shapes, tensorboard=tmp_path, onlooker=lambda epoch: {"localization_error": errors[epoch]}
+    )
+    history = training.run(a_game(), batches, EPOCHS, watched=True)
     written = event_accumulator.EventAccumulator(str(tmp_path)).Reload()
     events = written.Scalars("mask_entropy")
     assert [event.step for event in events] == [1, 2]
     logged = [epoch["mask_entropy"] for epoch in history]
     assert [event.value for event in events] == pytest.approx(logged, rel=1e-6)
+    followed = {event.step: event.value for event in written.Scalars("localization_error")}
+    assert followed == errors
 
 
 def test_without_tensorboard_nothing_of_it_is_imported():

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -83,12 +83,28 @@ def without_copies(train: StoredDataset, evaluated: StoredDataset) -> Dataset:
 def shared_pictures(one: Dataset, other: Dataset) -> list[tuple[str, str]]:
     """Names (in one, in other) of pictures that both hold, whatever they are called.
 
-    Told by a hash of the decoded pixels: another name, or another lossless file, hides nothing; a
-    resized or recompressed copy is another picture.
+    Told by a hash of the decoded pixels: another name, or another lossless file, hides nothing.
+    A resized or recompressed copy is told by its name together with the size of the original;
+    two data sets may put one file into different folders and give it different endings.
     """
-    names = {_pixel_hash(one, index): one.names[index] for index in range(len(one))}
-    hashes = ((_pixel_hash(other, index), other.names[index]) for index in range(len(other)))
-    return [(names[sha], name) for sha, name in hashes if sha in names]
+    same_data = one.name == other.name
+    known = {_called(one, index, same_data): one.names[index] for index in range(len(one))}
+    if look := one.has_pixels and other.has_pixels:
+        known |= {_pixel_hash(one, index): one.names[index] for index in range(len(one))}
+    found = []
+    for index, name in enumerate(other.names):
+        here = known.get(_called(other, index, same_data))
+        if here is None and look:
+            here = known.get(_pixel_hash(other, index))
+        if here is not None:
+            found.append((here, name))
+    return found
+
+
+def _called(dataset: Dataset, index: int, in_full: bool) -> tuple[str, int, int]:
+    name = dataset.names[index]
+    width, height = dataset.sizes_N2[index].tolist()
+    return name if in_full else PurePosixPath(name).stem, width, height
 
 
 def _pixel_hash(dataset: Dataset, index: int) -> bytes:

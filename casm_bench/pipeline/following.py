@@ -46,26 +46,27 @@ class Follower:
         }
         self.errors = self._read()
 
-    def __call__(self, epoch: int) -> None:
+    def __call__(self, epoch: int) -> dict[str, float]:
         """Measure after this epoch, counted from 1; of several processes the first does."""
         if not processes.is_first():
-            return
+            return {}
         with torch.random.fork_rng(), Arithmetic().matrix_products():
             twin = self.twin()
             twin.load_state_dict(self.method.state_dict())
             self.errors[epoch] = self.error(twin)
         write_atomically(self.notes, json.dumps({"how": self.how, "errors": self.errors}))
+        return self._of(epoch)
 
     def tell(self, method: SaliencyMethod) -> None:
         """Add the numbers to the statistics of a method whose training is over."""
         if not self.errors:
             return
-        method.history = [epoch | self._of(epoch) for epoch in method.history]
+        method.history = [epoch | self._of(epoch.get("epoch")) for epoch in method.history]
         method.findings = method.findings | {"followed": self.how}
         self.notes.unlink(missing_ok=True)
 
-    def _of(self, epoch: dict[str, float]) -> dict[str, float]:
-        error = self.errors.get(epoch.get("epoch"))
+    def _of(self, epoch: int | None) -> dict[str, float]:
+        error = self.errors.get(epoch)
         return {} if error is None else {"localization_error": error}
 
     def _read(self) -> dict[int, float]:

@@ -17,7 +17,7 @@ def tuning_pictures(request: Request, splits: Splits, evaluated: Dataset, seed: 
     """At most `tune_images` held-out pictures with boxes, drawn by the seed.
 
     Raises UsageError when there are none, and when one of them is also evaluated: also under
-    another name, as told by its pixels.
+    another name, or in another copy (see `shared_pictures`).
     """
     boxed = _boxed(_candidates(request, splits, evaluated))
     if request.tune_images < 1 or not len(boxed):
@@ -28,8 +28,7 @@ def tuning_pictures(request: Request, splits: Splits, evaluated: Dataset, seed: 
         )
     drawn = np.random.default_rng(seed).permutation(len(boxed))[: request.tune_images]
     chosen = boxed.subset(np.sort(drawn))
-    if chosen.has_pixels and evaluated.has_pixels:
-        _refuse_evaluated(chosen, evaluated)
+    _refuse_evaluated(chosen, evaluated)
     return chosen
 
 

@@ -71,7 +71,6 @@ def _measure_lines(setting: Setting, records: Sequence[Record]) -> list[dict[str
         "method": records[0].method,
         "title": records[0].title,
         "variant": records[0].variant,
-        "seeds": " ".join(str(record.seed) for record in records),
     }
     return [
         common
@@ -80,6 +79,8 @@ def _measure_lines(setting: Setting, records: Sequence[Record]) -> list[dict[str
             "value": f"{spread.value:.6g}",
             "lowest_seed": f"{spread.lowest:.6g}",
             "highest_seed": f"{spread.highest:.6g}",
+            "images": spread.images,
+            "seeds": " ".join(map(str, spread.seeds)),
             "policy": records[-1].protocols.get(protocol_of(name), {}).get("policy", ""),
         }
         for name, spread in measures(records).items()

@@ -20,6 +20,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 PAPERS_PROTOCOL = "casm"  # rows published under it are the paper's own, others it quotes
 CONTROL = "control"  # the family of methods that only mark where the scale begins and ends
+SUPERVISED = "supervised"  # that of methods that learn boxes
 SUBSET = re.compile(r"n(\d+)")  # the variant of a record that differs in --limit alone
 
 
@@ -60,8 +61,8 @@ class Measurement:
     seeds: tuple[int, ...]
     images: frozenset[str]  # hashes of the pictures of each seed
     policy: str  # where the threshold comes from
-    rule: str  # the box rule with its threshold, of each seed if they differ
-    tuned_on: str  # and on how many images
+    rule: str  # the box rule with its threshold, of each seed if they differ; empty without maps
+    tuned_on: str  # and on how many images; empty without maps
     verdict: Verdict | None  # on the method's row in Table 1; None without one, and for a source
 
     @property
@@ -270,10 +271,19 @@ def _measurement(
         seeds=tuple(record.seed for record in records),
         images=frozenset(record.provenance["data_sha256"] for record in records),
         policy=results[-1]["policy"],
-        rule="; ".join(dict.fromkeys(str(BoxRule(**result["rule"])) for result in results)),
-        tuned_on=_tuned_on(results[-1]),
+        rule="" if predicts_boxes(last) else "; ".join(dict.fromkeys(map(_rule, results))),
+        tuned_on="" if predicts_boxes(last) else _tuned_on(results[-1]),
         verdict=judge(records, row, same_images=same_images) if row and not source else None,
     )
+
+
+def predicts_boxes(record: Record) -> bool:
+    """Whether a method gives boxes and no maps, so that no rule or threshold has any say."""
+    return record.facts.get("family") in (CONTROL, SUPERVISED) and "mask_mean" not in record.metrics
+
+
+def _rule(result: Mapping[str, Any]) -> str:
+    return str(BoxRule(**result["rule"]))
 
 
 def _tuned_on(result: Mapping[str, Any]) -> str:

@@ -29,6 +29,7 @@ from .table import (
     Table,
     best_controls,
     no_better,
+    seeds_in_words,
     subset_legend,
 )
 
@@ -42,6 +43,7 @@ NAMES = {  # of measures, where a reader would not know the usual one
     "official_metric": "OM, top-1 localization error",
     "top5_localization_error": "top-5 localization error",
 }
+POOLED = {"pxap": "pixels", "pointing_game_15px_class_mean": "pointing"}  # families of no means
 OF_PROTOCOL = re.compile(
     r"(LE|f1|f1_mean|official_metric|top5_localization_error) \(([^ ]+?)(, %)?\)"
 )
@@ -55,7 +57,10 @@ class Spread:
     value: float
     lowest: float
     highest: float
-    interval: tuple[float, float] | None = None  # None where values per image are not kept
+    interval: tuple[float, float] | None  # None where values per image are not kept
+    images: int  # of each seed; the fewest, should seeds differ
+    seeds: tuple[int, ...]
+    part: str  # which images and seeds, where it is not of all that the method was scored on
 
 
 def measures(records: Sequence[Record]) -> dict[str, Spread]:
@@ -70,7 +75,32 @@ def _spread(name: str, records: Sequence[Record]) -> Spread | None:
     if not having:
         return None
     values = [_all_measures(record)[name] for record in having]
-    return Spread(fmean(values), min(values), max(values), _over_seeds(name, having, values))
+    images = min(_images(name, record) for record in having)
+    seeds = tuple(record.seed for record in having)
+    return Spread(
+        value=fmean(values),
+        lowest=min(values),
+        highest=max(values),
+        interval=_over_seeds(name, having, values),
+        images=images,
+        seeds=seeds,
+        part=", ".join(
+            [f"{images:,} images"] * (images < min(map(_scored, records)))
+            + [seeds_in_words(seeds)] * (len(having) < len(records))
+        ),
+    )
+
+
+def _images(name: str, record: Record) -> int:
+    """On how many images a measure of the record rests."""
+    for family, added in (record.added or {}).items():
+        if name in added["intervals"] or family == POOLED.get(name):
+            return added["n_images"]
+    return _scored(record)
+
+
+def _scored(record: Record) -> int:
+    return next(iter(record.protocols.values()))["n_images"]
 
 
 def _over_seeds(
@@ -106,7 +136,7 @@ def _intervals(record: Record) -> dict[str, tuple[float, float]]:
         for measure in ("f1", "f1_mean"):
             if ends := result.get(f"{measure}_interval"):
                 found[f"{measure} ({name}, %)"] = tuple(ends[:2])
-    images = next(iter(record.protocols.values()))["n_images"]
+    images = _scored(record)
     for name in RATES & record.metrics.keys():
         low, high = wilson(record.metrics[name] / 100 * images, images)
         found[name] = (100 * low, 100 * high)
@@ -186,7 +216,8 @@ def _metric_table(
     caption = (
         f"Every measure, {setting}: mean over seeds; below it the 95 % interval over images "
         "(Wilson for rates, BCa bootstrap otherwise, combined over seeds) where values per "
-        f"image are kept, and the range over several seeds. {NO_BETTER_MEANS}"
+        "image are kept, the range over several seeds, and which images and seeds were measured "
+        f"where it is not all. {NO_BETTER_MEANS}"
     )
     return Table(
         label=label,
@@ -210,7 +241,7 @@ def _title(record: Record) -> str:
 
 
 def spread_cell(spread: Spread | None, digits: str = ".4g", mark: str = "") -> Cell:
-    """Mean with its mark, interval and range over seeds; a dash for what was not measured."""
+    """Mean with its mark, interval, range over seeds and part; a dash where nothing is known."""
     if spread is None:
         return EMPTY
     lines = [f"{spread.value:{digits}}{mark}"]
@@ -219,4 +250,6 @@ def spread_cell(spread: Spread | None, digits: str = ".4g", mark: str = "") -> C
         lines.append(f"[{low:{digits}}, {high:{digits}}]")
     if spread.lowest != spread.highest:
         lines.append(f"{spread.lowest:{digits}} to {spread.highest:{digits}}")
+    if spread.part:
+        lines.append(spread.part)
     return tuple(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +20,7 @@ NO_BETTER = "‡"  # marks errors that are not clearly below the best control's
 NO_BETTER_MEANS = (
     f"{NO_BETTER}: the interval reaches the error of the best control that sees no true box."
 )
+NO_CONTROL = "Rows without such a control on the same images carry no mark."
 OF_SUBSET = "§"  # marks what stands for a method that was not measured on all images
 
 Cell = tuple[str, ...]  # lines of a cell: first the number, then what explains it
@@ -130,23 +130,41 @@ def _main_row(
     return cells
 
 
-Scale = tuple[Setting, str, str, str, frozenset[str]]
+Scale = tuple[Setting, str, str, frozenset[str]]
 
 
 def _scale(found: Measurement) -> Scale:
-    """What a measurement shares with the controls that it is held against.
-
-    Of a subset these are the very pictures: another seed draws others.
-    """
-    images = found.images if found.subset else frozenset()
-    return found.setting, found.variant, found.source, found.protocol, images
+    """What a measurement shares with the controls that it is held against: the very pictures."""
+    return found.setting, found.source, found.protocol, found.images
 
 
 def best_controls(found: Sequence[Measurement]) -> dict[Scale, float]:
-    """The lowest error of a control that is not shown the true boxes, on each scale."""
+    """The lowest error of a control that is not shown the true boxes, on each scale.
+
+    Of the controls as they stand, where there are others with changed settings beside them.
+    """
     controls = [m for m in found if m.family == CONTROL and not m.sees_boxes]
     by_scale = group_by(controls, _scale)
-    return {scale: min(m.error.value for m in same) for scale, same in by_scale.items()}
+    usual = {scale: [m for m in same if _usual(m)] or same for scale, same in by_scale.items()}
+    return {scale: min(m.error.value for m in same) for scale, same in usual.items()}
+
+
+def _usual(found: Measurement) -> bool:
+    return not found.variant or found.subset is not None
+
+
+def best_control(found: Measurement, controls: Mapping[Scale, float]) -> float | None:
+    """The error of the best control on a measurement's pictures; None where there is none.
+
+    Where seeds differ, that which shares most of them will do.
+    """
+    *of, images = _scale(found)
+    beside = [
+        (-len(pictures & images), len(pictures), error)
+        for (*scale, pictures), error in controls.items()
+        if scale == of and pictures & images
+    ]
+    return min(beside)[-1] if beside else None
 
 
 def _verdict_cell(found: Sequence[Measurement]) -> Cell:
@@ -202,8 +220,10 @@ def marked_cell(
 
 def no_better(found: Measurement, controls: Mapping[Scale, float]) -> str:
     """The mark of a method that does not clearly beat the best control, or nothing."""
-    reached = found.error.high >= controls.get(_scale(found), math.inf)
-    return NO_BETTER if reached and found.family != CONTROL else ""
+    best = best_control(found, controls)
+    if best is None or found.family == CONTROL:
+        return ""
+    return NO_BETTER if found.error.high >= best else ""
 
 
 def subset_legend(sizes: Iterable[int | None]) -> str:
@@ -256,7 +276,7 @@ def _note(found: Sequence[Measurement]) -> str:
     counts = {m.error.n_images for m in found if not m.subset} or {m.error.n_images for m in found}
     images = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
     seeds = sorted({seed for m in found for seed in m.seeds})
-    text = f"{images} images, {_seeds(seeds)}"
+    text = f"{images} images, {seeds_in_words(seeds)}"
     if any(m.error.seeds > 1 for m in found):
         pooled = any(m.error.pooled for m in found)
         text += (
@@ -267,13 +287,15 @@ def _note(found: Sequence[Measurement]) -> str:
     return f"{text}; threshold policy: {_policies(found)}."
 
 
-def _seeds(seeds: Sequence[int]) -> str:
+def seeds_in_words(seeds: Sequence[int]) -> str:
+    """`seed 0` or `seeds 0, 1`."""
     return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
 
 
 def _policies(found: Sequence[Measurement]) -> str:
     """Which protocols' thresholds came from where; nothing about boxes is hidden."""
-    by_policy = group_by(found, lambda m: (m.policy, m.tuned_on))
+    with_threshold = [m for m in found if m.rule] or found
+    by_policy = group_by(with_threshold, lambda m: (m.policy, m.tuned_on))
     texts = []
     for (policy, tuned_on), same in by_policy.items():
         untuned = "best on the evaluated images" if policy == "oracle" else "nothing tuned"
@@ -297,10 +319,12 @@ def _listing(
     titles = ("data", heading, "method", *column_titles(found).values(), PER_SEED)
     grouped = group_by(found, lambda m: (m.setting, m.source or m.change, m.method))
     controls = best_controls(among)
+    alone = any(best_control(m, controls) is None for m in found if m.family != CONTROL)
     legend = subset_legend(m.subset for m in found if m.source)
+    parts = (caption, NO_BETTER_MEANS, NO_CONTROL if alone else "", legend)
     return Table(
         label=label,
-        caption=" ".join(filter(None, (caption, NO_BETTER_MEANS, legend))),
+        caption=" ".join(filter(None, parts)),
         columns=[Column(title) for title in titles],
         rows=[
             [
@@ -325,7 +349,7 @@ def _policy_table(found: Sequence[Measurement]) -> Table:
             (m.title,),
             (m.change or DASH,),
             (column_title(m.protocol, m.policy),),
-            (m.rule,),
+            (m.rule or DASH,),
             (m.tuned_on or DASH,),
             marked_cell(m, controls),
             _size_cell([m]),

@@ -87,6 +87,8 @@ def _reasons(record: Record, published: Published) -> Iterator[str]:
     if published.conditions is None:
         yield "conditions not known"
         return
+    if record.data != published.conditions.data:
+        yield "data"
     if result is not None:
         yield from _differences_in_scoring(record, result, published)
     yield from _differences_in_making(record, published.conditions)
@@ -95,7 +97,7 @@ def _reasons(record: Record, published: Published) -> Iterator[str]:
 def _differences_in_scoring(record: Record, result: dict, published: Published) -> Iterator[str]:
     conditions = published.conditions
     all_images = not record.config.get("limit")
-    if record.data != conditions.data or (all_images and result["n_images"] != published.images):
+    if all_images and result["n_images"] != published.images:
         yield "data"
     if str(BoxRule(**result["rule"])) != conditions.rule:
         yield "box rule"

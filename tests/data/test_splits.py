@@ -157,6 +157,23 @@ def test_the_same_picture_is_found_under_another_name():
     assert shared_pictures(one.subset([1]), other) == []
 
 
+def test_a_recompressed_copy_is_found_by_its_name():
+    names = [f"val/class/{name}.JPEG" for name in ("a", "b")]
+    one = replace(painted(1, 2), names=names)
+    other = replace(painted(7, 8), name="a copy", names=["b.png", "c.png"])
+    assert shared_pictures(one, other) == [("val/class/b.JPEG", "b.png")]
+    without_pixels = replace(bare_dataset([0, 0]), name="a copy", names=["c.png", "b.png"])
+    assert shared_pictures(one, replace(without_pixels, has_pixels=False)) == [
+        ("val/class/b.JPEG", "b.png")
+    ]
+    assert shared_pictures(one, replace(other, sizes_N2=np.full((2, 2), 65))) == []
+
+
+def test_one_data_set_may_use_a_name_in_several_folders():
+    one = replace(painted(1, 2), names=["0/0.jpeg", "1/0.jpeg"])
+    assert shared_pictures(one.subset([0]), one.subset([1])) == []
+
+
 class TestFewPerClass:
     def test_an_epoch_stays_as_long_as_it_was(self):
         dataset = bare_dataset([0] * 50 + [1] * 20 + [2] * 3)

@@ -16,7 +16,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from casm_bench.backbones.arithmetic import Arithmetic
-from casm_bench.backbones.classifier import build_classifier
 from casm_bench.backbones.masker import enlarge
 from casm_bench.data.shapes import load_shapes
 from casm_bench.errors import UsageError
@@ -187,15 +186,6 @@ def test_a_more_confused_judge_lowers_the_masker_loss():
 @pytest.fixture(scope="module")
 def shapes():
     return load_shapes(train=32, held_out=1, evaluated=8).train
-
-
-@pytest.fixture(scope="module")
-def classifier():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        classifier = build_classifier("test_resnet", 8, input_size=64).eval()
-        nn.init.normal_(classifier.model.get_classifier().weight, std=0.5)
-    return classifier
 
 
 @pytest.fixture(scope="module")

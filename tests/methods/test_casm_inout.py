@@ -11,7 +11,6 @@ from torch import nn
 
 from casm_bench import registry
 from casm_bench.backbones.arithmetic import Arithmetic
-from casm_bench.backbones.classifier import build_classifier
 from casm_bench.backbones.masker import Decoder, enlarge
 from casm_bench.data.shapes import load_shapes
 from casm_bench.errors import UsageError
@@ -22,15 +21,6 @@ from casm_bench.methods.baseline import Baseline
 from casm_bench.methods.casm import CASM
 from casm_bench.methods.casm_inout import CasmInOut, InOutGame, inside_loss
 from casm_bench.training import TrainBatches
-
-
-@pytest.fixture(scope="module")
-def classifier():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        classifier = build_classifier("test_resnet", 8, input_size=64).eval()
-        nn.init.normal_(classifier.model.get_classifier().weight, std=0.5)
-    return classifier
 
 
 @pytest.fixture(scope="module")

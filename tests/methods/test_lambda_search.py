@@ -7,10 +7,8 @@ import logging
 
 import pytest
 import torch
-from torch import nn
 
 from casm_bench import training
-from casm_bench.backbones.classifier import build_classifier
 from casm_bench.data.shapes import load_shapes
 from casm_bench.errors import UsageError
 from casm_bench.methods import _lambda_search
@@ -72,15 +70,6 @@ def test_contradicting_trials_end_the_search():
 @pytest.fixture(scope="module")
 def shapes():
     return load_shapes(train=24, held_out=16, evaluated=1)
-
-
-@pytest.fixture(scope="module")
-def classifier():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        classifier = build_classifier("test_resnet", 8, input_size=64).eval()
-        nn.init.normal_(classifier.model.get_classifier().weight, std=0.5)
-    return classifier
 
 
 def batches_of(shapes, classifier, folder=None):

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from casm_bench import training
-from casm_bench.backbones.classifier import build_classifier
 from casm_bench.backbones.unet import SelectiveUNet
 from casm_bench.data.shapes import load_shapes
 from casm_bench.errors import UsageError
@@ -124,11 +123,7 @@ def shapes():
 
 
 @pytest.fixture(scope="module")
-def classifier():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        classifier = build_classifier("test_resnet", 8, input_size=64).eval()
-        nn.init.normal_(classifier.model.get_classifier().weight, std=0.5)
+def classifier(classifier):
     return classifier.requires_grad_(False)
 
 

@@ -44,6 +44,7 @@ def make_record(method: str = "casm", hits: int = 60, n: int = 100, **changes) -
     seed = changes.get("seed", 0)
     protocols = changes.pop("protocols", ALWAYS_REPORTED)
     groups = changes.pop("groups", None)
+    limit = changes.get("config", {}).get("limit") or "all"
     made_up = Record(
         method=method,
         title=title,
@@ -55,7 +56,7 @@ def make_record(method: str = "casm", hits: int = 60, n: int = 100, **changes) -
         key="k",
         protocols={name: a_result(name, hits, n, groups) for name in protocols},
         metrics={"evidence_recall": 0.25 + 0.25 * seed},
-        provenance={"data_sha256": f"pictures of seed {seed}"},
+        provenance={"data_sha256": f"{limit} pictures of seed {seed}"},
         cost={"fit_seconds": 1.5, "map_seconds": 0.5, "peak_memory_mb": 1200.0 + seed},
     )
     return replace(made_up, **changes)

@@ -134,6 +134,21 @@ def test_upper_bounds_are_marked_in_every_table(a_record, rows):
     assert "LE wsol" not in final_table(records, rows)[0]
 
 
+def test_boxes_without_maps_have_no_rule_and_nothing_tuned(a_record, rows):
+    oracle = {"policy": "oracle", "tuned_on": "madeup evaluated (the evaluated pictures)"}
+
+    def made(method, **change):
+        record = a_record(method, protocols=("casm",), **change)
+        renamed = {"casm@oracle": record.protocols["casm"] | oracle}
+        return replace(record, protocols=record.protocols | renamed)
+
+    random = replace(made("full", metrics={"mask_mean": 0.5}), method="random", title="Random map")
+    policies = make_tables([made("casm"), made("full"), random], rows)[1]
+    cells = {row[1][0]: first_lines(row)[4:6] for row in policies.rows}
+    assert cells["Whole frame"] == ["–", "–"]
+    assert cells["CASM"] == cells["Random map"] == ["quantile, largest", oracle["tuned_on"]]
+
+
 def test_other_policies_have_a_table_of_their_own(a_record, rows):
     made = a_record("casm", protocols=("casm", "wsol"))
     rule = {"kind": "value", "alpha": 0.35, "component": "largest", "connectivity": 4}
@@ -219,6 +234,21 @@ def test_sources_of_a_subset_are_marked(a_record, rows):
     assert sources.caption.endswith("§: on a seeded subset of 10 of the images only.")
 
 
+def test_a_variant_is_held_against_the_usual_controls_of_its_pictures(a_record, rows):
+    changed = a_record("casm", 60, variant="0123abcd", config=a_record().config | {"strategy": "L"})
+    usual, other = a_record("full", 62), a_record("full", 90, variant="4567cdef")
+    variants = make_tables([changed, usual, other], rows)[1]
+    errors = {row[2][0]: row[3][0] for row in variants.rows}
+    assert errors["CASM"] == "40.0‡"  # up to 49.8; 38 is the control's, 10 of the other one
+    assert "carry no mark" not in variants.caption
+
+
+def test_that_no_control_was_scored_on_the_same_images_is_said(a_record, rows):
+    records = [a_record(groups={"classes seen in training": GROUP}), a_record("full", 50)]
+    sources = make_tables(records, rows)[1]
+    assert "without such a control on the same images carry no mark" in sources.caption
+
+
 def test_only_a_subset_still_gives_a_table(a_record, rows):
     tables = make_tables([a_record("grad", variant="0123abcd")], rows)
     assert [table.label for table in tables] == ["table1", "variants"]
@@ -250,11 +280,27 @@ def test_measures_bear_their_usual_names(a_record):
 
 
 def test_intervals_of_added_metrics_stand_below_a_single_seed(a_record):
-    added = {"pointing": {"intervals": {"pointing_game": [40.0, 60.0, "wilson"]}}}
+    intervals = {"pointing_game": [40.0, 60.0, "wilson"]}
+    added = {"pointing": {"intervals": intervals, "n_images": 100}}
     record = a_record(metrics={"pointing_game": 50.0}, added=added)
     (table,) = metric_tables([record])
     cells = {row[0][0]: row[1] for row in table.rows}
     assert cells["pointing game"] == ("50", "[40, 60]")
+
+
+def test_what_rests_on_a_part_of_the_images_or_seeds_says_so(a_record, rows):
+    intervals = {"pointing_game": [40.0, 60.0, "wilson"]}
+    added = {"pointing": {"intervals": intervals, "n_images": 20}}
+    metrics = {"pointing_game": 50.0, "pointing_game_15px_class_mean": 60.0}
+    few = a_record(metrics=metrics, added=added)
+    (table,) = metric_tables([few, a_record(seed=1)])
+    cells = {row[0][0]: row[1] for row in table.rows}
+    assert cells["pointing game"] == ("50", "[40, 60]", "20 images, seed 0")
+    assert cells["pointing game 15px class mean"] == ("60", "20 images, seed 0")
+    assert cells["fit seconds"] == ("1.5",)
+    lines = {line["metric"]: line for line in csv_lines([few, a_record(seed=1)], rows)}
+    assert (lines["pointing_game"]["images"], lines["pointing_game"]["seeds"]) == ("20", "0")
+    assert (lines["fit_seconds"]["images"], lines["fit_seconds"]["seeds"]) == ("100", "0 1")
 
 
 def test_many_methods_are_parted_into_tables_of_one_caption(a_record):
@@ -424,7 +470,8 @@ def test_measures_over_seeds_carry_intervals(a_record):
     def made(seed):
         record = a_record("casm", seed=seed, protocols=("casm",))
         result = record.protocols["casm"] | {"f1_interval": [47, 54, "bca"]}
-        added = {"pointing": {"intervals": {"pointing_game": [76, 83, "wilson"]}}}
+        intervals = {"pointing_game": [76, 83, "wilson"]}
+        added = {"pointing": {"intervals": intervals, "n_images": 100}}
         metrics = record.metrics | {"pointing_game": 80.0, "masked_out_accuracy": 20.0}
         return replace(record, protocols={"casm": result}, added=added, metrics=metrics)
 

@@ -144,6 +144,11 @@ def test_figures_of_something_else(full_run, figure, reason):
         assert found.difference is None
 
 
+def test_other_data_are_named_under_another_protocol_too(full_run):
+    found = verdict(full_run(data="shapes"), figure=replace(FIGURE, protocol="fong"))
+    assert found.reasons == ("protocol", "data")
+
+
 def test_an_upper_bound_is_not_the_methods_own_threshold(full_run):
     record = full_run()
     protocols = record.protocols | {"casm": record.protocols["casm"] | {"policy": "oracle"}}
