@@ -48,7 +48,9 @@ class ExcitationBackprop(SaliencyMethod):
     other parts than convolutions, linear layers, pooling, batch norm, ReLUs and sums.
     """
 
-    tap: Annotated[int, Within(0, 4)] = 3  # of the five feature maps; 2 has stride 8, 3 stride 16
+    # Of the five feature maps; 1 has stride 4, 3 stride 16. What 0 gives is pooled aside, and
+    # nothing comes back through it.
+    tap: Annotated[int, Within(1, 4)] = 3
 
     def check(self) -> None:
         """Raises UsageError for a classifier with other parts, or without feature maps."""

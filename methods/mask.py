@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from casm_bench.api import SaliencyMethod, fong_rule, lazy, register
+from casm_bench.errors import UsageError
 from casm_bench.images import gaussian_blur, image_seeds, masked_in, total_variation
-from casm_bench.settings import Amount, Count, Positive, Whole
+from casm_bench.settings import Amount, Count, Whole, Within
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -64,14 +65,21 @@ class Mask(SaliencyMethod):
     learning_rate: Amount = 0.1
     l1: Amount = 1e-3  # per value of the mask
     tv: Amount = 1e-2  # 0 leaves the term out, as one listing of the authors' runs may say
-    tv_beta: Positive = 2.0
-    top: Count = 5  # number of predicted classes whose probability is destroyed
+    tv_beta: Annotated[float, Within(2)] = 2.0  # below 2, no gradient where the mask is constant
+    top: Count = 5  # number of predicted classes whose probability is destroyed; not all there are
     grid: Count | None = None  # values of the mask per side; by default one for 8 pixels, 28 of 224
     mask_blur: Amount = 5.0  # sigma in pixels of the blur after enlarging the mask
     null_blur: Amount = 10.0  # sigma in pixels of the blur that hides
     jitter: Whole = 4  # pixels by which the input is enlarged for random crops
     init: Literal["disc", "uniform"] = "disc"  # disc: smallest centred one that hides the class
     blur_gradient: Literal["straight-through", "exact"] = "straight-through"  # of the mask's blur
+
+    def check(self) -> None:
+        """Raises UsageError for a classifier of one class, whose probability nothing changes."""
+        if self.classifier.model.num_classes < 2:
+            raise UsageError(
+                "Mask takes away the probability of classes, so it needs at least two."
+            )
 
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         # The weights of a blur add up to one, so blurring normalised pixels is the same as
@@ -82,7 +90,8 @@ class Mask(SaliencyMethod):
         ]
         with torch.no_grad():
             logits_BK = self.classifier(images_BCHW)
-            top_BT = logits_BK.topk(min(self.top, logits_BK.shape[1])).indices
+            # All of them together always have the probability 1, and there would be no evidence.
+            top_BT = logits_BK.topk(min(self.top, logits_BK.shape[1] - 1)).indices
             if self.init == "disc":
                 mask_B1GG = self._disc_mask(images_BCHW, null_BCHW, labels_B)
             else:

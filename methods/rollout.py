@@ -34,24 +34,23 @@ torch = lazy("torch")
     upsample="bilinear",
     scale_free=True,
     deviations="The paper is about text; patches take the place of words. Box by the rule "
-    "published for Grad-CAM, for lack of one of its own. Networks without a class token are read "
-    "as the mean over patches.",
+    "published for Grad-CAM, for lack of one of its own. Networks whose head does not read a class "
+    "token are read as the mean over patches.",
 )
 @dataclass
 class Rollout(SaliencyMethod):
     """R = Π_l (A_l + I) / 2, later layers to the left, A_l the layer's attention averaged over
-    its heads (section 3); saliency = R[class token, patches]."""
+    its heads (section 3); saliency = R[class token, patches], or the mean
+    of R[patches, patches] where the head does not read the class token but averages."""
 
     heads: Literal["mean", "max", "min"] = "mean"  # how a layer's heads are joined
 
     def check(self) -> None:
         """Raises UsageError for networks other than vision transformers with plain attention."""
-        blocks = getattr(self.classifier.model, "blocks", ())
-        plain = [hasattr(getattr(block, "attn", None), "attn_drop") for block in blocks]
-        if not plain or not all(plain) or not hasattr(self.classifier.model, "num_prefix_tokens"):
+        if not (self.classifier.is_vision_transformer and _is_plain(self.classifier.model.blocks)):
             raise UsageError(
-                "Attention rollout needs a vision transformer, such as vit_small_patch16_224, "
-                f"which {self.classifier.name!r} is not."
+                "Attention rollout needs a vision transformer with plain attention, such as "
+                f"vit_small_patch16_224, which {self.classifier.name!r} is not."
             )
 
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
@@ -60,7 +59,8 @@ class Rollout(SaliencyMethod):
             self.classifier(images_BCHW)
         rollout_BNN = self._rolled_out(attentions)
         prefix = model.num_prefix_tokens
-        reader_BN = rollout_BNN[:, 0] if prefix else rollout_BNN.mean(dim=1)
+        reads_class_token = model.global_pool == "token"
+        reader_BN = rollout_BNN[:, 0] if reads_class_token else rollout_BNN[:, prefix:].mean(dim=1)
         return reader_BN[:, prefix:].unflatten(1, self.classifier.token_grid(images_BCHW))
 
     def _rolled_out(self, attentions: list[Tensor]) -> Tensor:
@@ -73,6 +73,17 @@ class Rollout(SaliencyMethod):
             mixed_BNN = joined_BNN + torch.eye(joined_BNN.shape[-1]).to(joined_BNN)
             rollout_BNN = mixed_BNN / mixed_BNN.sum(dim=2, keepdim=True) @ rollout_BNN
         return rollout_BNN
+
+
+def _is_plain(blocks: nn.Module) -> bool:
+    """Whether every block has one attention that can be written out and is all that it applies;
+    differential attention (`lambda_init`) applies the difference of two."""
+    layers = [getattr(block, "attn", None) for block in blocks]
+    parts = ("attn_drop", "fused_attn")
+    return bool(layers) and all(
+        all(hasattr(layer, part) for part in parts) and not hasattr(layer, "lambda_init")
+        for layer in layers
+    )
 
 
 @contextmanager

@@ -59,7 +59,8 @@ class ScoreCAM(LastFeatureMethod):
         features_BChw = self.classifier.with_last_features(images_BCHW)[1].detach()
         if self.channels is None or self.channels >= features_BChw.shape[1]:
             return features_BChw
-        chosen_Bc = features_BChw.var(dim=(2, 3)).topk(self.channels, sorted=False).indices
+        spread_BC = features_BChw.var(dim=(2, 3), correction=0)  # one place alone has none
+        chosen_Bc = spread_BC.topk(self.channels, sorted=False).indices
         return features_BChw.take_along_dim(chosen_Bc[..., None, None], dim=1)
 
     def _scores(self, image_CHW: Tensor, features_Chw: Tensor, label: Tensor) -> Tensor:

@@ -35,7 +35,8 @@ class SmoothGrad(CaptumMethod):
     """saliency = max_c |1/n · Σ_i ∂z_y/∂x_c at x + ε_i|, ε_i ~ N(0, σ²), with z_y the logit.
 
     σ is `noise` times the image's range, largest minus smallest normalised value; the paper
-    recommends 10 to 20 percent and 50 samples.
+    recommends 10 to 20 percent and 50 samples. `chunk` is the number of samples at once; what is
+    drawn for each may depend on it.
     """
 
     samples: Count = 50

@@ -6,8 +6,10 @@ import copy
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -17,12 +19,14 @@ from casm_bench.backbones.classifier import Classifier
 from casm_bench.backbones.pretrain import ClassifierTraining
 from casm_bench.cli import main
 from casm_bench.data.catalog import load_splits
+from casm_bench.errors import UsageError
 from casm_bench.metrics.catalog import FAMILIES, METRICS
 from casm_bench.metrics.faithfulness import auc
 from casm_bench.pipeline import Bench, Request
+from casm_bench.pipeline.export import ExportRequest, check_frame
 from casm_bench.pipeline.more import Judges, More
 from casm_bench.pipeline.sanity import PermutedLabels, Randomized
-from casm_bench.records import load_records, to_json
+from casm_bench.records import load_per_image, load_records, save_record, to_json
 
 SETTINGS = (
     "--set",
@@ -88,6 +92,22 @@ def test_what_was_added_stays_when_a_protocol_is_added(copied):
     assert set(after.protocols) == {*before.protocols, "wsol"}
     assert main([*run, "--fresh"]) == 0  # its maps are new, and may be others
     assert records_of(copied)["casm"].added is None
+
+
+def test_what_was_added_to_other_maps_does_not_stay(copied):
+    """As where the cache is gone and another machine trains anew."""
+    assert more(copied, "--families", "pointing") == 0
+    record = records_of(copied)["casm"]
+    table = load_per_image(record.path(copied), record)
+    f1 = table.column_names.index("f1")
+    other = table.set_column(f1, "f1", pc.add(table["f1"], 1e-3).cast(table.schema.field(f1).type))
+    save_record(record, copied, other)
+    run = ("run", *METHODS, "--out", str(copied), "--protocols", "wsol", *SETTINGS)
+    assert main([*run]) == 0
+    after = records_of(copied)
+    assert after["casm"].added is None
+    assert "pointing_game" not in after["casm"].metrics
+    assert "pointing_game" in after["grad"].metrics
 
 
 def test_metrics_of_maps_ask_no_network(copied, monkeypatch, capsys):
@@ -317,6 +337,14 @@ def test_maps_for_wsolevaluation_fill_the_frame_and_the_range(copied, tmp_path):
         map_HW = np.load(path)
         assert map_HW.shape == (64, 64)
         assert (map_HW.min(), map_HW.max()) == (0, 1)
+
+
+def test_maps_of_cropped_pictures_are_none_for_wsolevaluation():
+    asked = ExportRequest(Request(), Path("maps"), frame="crop", layout="wsolevaluation")
+    check_frame(asked, frames_agree=True)
+    check_frame(replace(asked, frame="warp"), frames_agree=False)
+    with pytest.raises(UsageError, match="needs --frame warp"):
+        check_frame(asked, frames_agree=False)
 
 
 def test_box_methods_have_no_maps_to_export(copied, tmp_path, capsys):

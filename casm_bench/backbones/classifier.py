@@ -94,14 +94,15 @@ class Classifier(nn.Module):
                 f"Classifier {self.name!r} has no last feature map: it is neither a CNN nor a "
                 "plain vision transformer. Choose, for instance, resnet50."
             )
-        channels_last = getattr(self.model, "output_fmt", "NCHW") == "NHWC"
-        leaf_BChw = (final.permute(0, 3, 1, 2) if channels_last else final).requires_grad_()
-        again = leaf_BChw.permute(0, 2, 3, 1) if channels_last else leaf_BChw
+        moved = self.channels_come_last
+        leaf_BChw = (final.permute(0, 3, 1, 2) if moved else final).requires_grad_()
+        again = leaf_BChw.permute(0, 2, 3, 1) if moved else leaf_BChw
         return self.model.forward_head(again), leaf_BChw
 
     def _with_last_tokens(self, images_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         prefix = self.model.num_prefix_tokens
         rows, columns = self.token_grid(images_BCHW)
+        layer = self.model.get_submodule(self.last_layer)
         leaves = []
 
         def start_anew(layer: nn.Module, inputs: object, normed_BNC: Tensor) -> Tensor:
@@ -109,7 +110,7 @@ class Classifier(nn.Module):
             leaves.append(patches_BNC.mT.unflatten(2, (rows, columns)).requires_grad_())
             return torch.cat((normed_BNC.detach()[:, :prefix], leaves[0].flatten(2).mT), dim=1)
 
-        hook = self.model.blocks[-1].norm1.register_forward_hook(start_anew)
+        hook = layer.register_forward_hook(start_anew)
         try:
             return self.model(images_BCHW), leaves[0]
         finally:
@@ -120,12 +121,26 @@ class Classifier(nn.Module):
         return is_vision_transformer(self.model)
 
     @property
+    def channels_come_last(self) -> bool:
+        """Whether the network's own layers pass on feature maps as B×h×w×C (Swin, for one)."""
+        return getattr(self.model, "output_fmt", "NCHW") == "NHWC"
+
+    @property
     def last_layer(self) -> str:
         """Name of the last layer of `model` whose output lies on a grid, or on one of tokens.
 
-        Raises UsageError for a network that timm does not say it of.
+        Of CNNs timm says which one that is; it may come before a last convolution (EfficientNet).
+        Raises UsageError for a network that timm does not say it of, and for vision transformers
+        whose last block does not norm its tokens before it attends to them.
         """
         if self.is_vision_transformer:
+            parts = [name for name, _ in self.model.blocks[-1].named_children()]
+            if "norm1" not in parts or "attn" not in parts[parts.index("norm1") :]:
+                raise UsageError(
+                    f"The blocks of {self.name!r} do not norm their tokens before attention alone, "
+                    "so that there is no last feature map as in other vision transformers. Choose "
+                    "a plain one, for instance vit_small_patch16_224."
+                )
             return f"blocks.{len(self.model.blocks) - 1}.norm1"
         info = _feature_info(self.model)
         if not info or "module" not in info[-1]:

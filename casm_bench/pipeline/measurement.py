@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -44,6 +45,7 @@ from ..protocols import CASM, BoxRule, Protocol
 from ..records import (
     SIDES,
     Record,
+    load_per_image,
     per_image_table,
     provenance,
     save_private_pictures,
@@ -86,7 +88,8 @@ class Measurement:
     def record(self, where: dict[str, object], before: Record | None = None) -> Record:
         """Measure, keep and return. Of several processes all train and make maps, one scores.
 
-        `before` is a record of the same maps: what was added to it belongs to this one, too.
+        `before` is a record of this run. If its maps were these, as its scores tell, then what was
+        added to it belongs to this one, too; they are not where something was trained anew.
         """
         with Cost(self.bench.device) as cost:
             self._fit()
@@ -133,14 +136,14 @@ class Measurement:
             provenance=self._provenance(),
             cost=self.cost,
         )
-        if before:
+        results, table = self.bench.request.out, per_image_table(columns)
+        if before and _same_maps(before, results, table):
             metrics = before.metrics | record.metrics
             record = replace(record, added=before.added, metrics=metrics)
-        results = self.bench.request.out
         if showcase and not self.dataset.shareable:
             save_private_pictures(record, results, showcase)
             showcase = None
-        return save_record(record, results, per_image_table(columns), showcase)
+        return save_record(record, results, table, showcase)
 
     # --- fitting ------------------------------------------------------------------------------
 
@@ -601,6 +604,26 @@ def by_metric(rows: Iterable[Row]) -> dict[str, list[float | None]]:
 def present(values: Sequence[float | None]) -> np.ndarray:
     """The values of those images that have one."""
     return np.array([value for value in values if value is not None])
+
+
+def _same_maps(before: Record, results: Path, now: pa.Table) -> bool:
+    """Whether a record's maps scored as now on all images under `casm`, which every run reports."""
+    try:
+        scored = load_per_image(before.path(results), before)
+    except WorkError:
+        return False
+    first, second = (_casm_scores(table) for table in (scored, now))
+    same = first.keys() == second.keys()
+    return same and np.allclose(list(first.values()), [second[name] for name in first], atol=1e-6)
+
+
+def _casm_scores(table: pa.Table) -> dict[str, tuple[float, float, float]]:
+    rows = table.select(["name", "protocol", "hit", "iou", "f1"]).to_pylist()
+    return {
+        row["name"]: (row["hit"], row["iou"], row["f1"])
+        for row in rows
+        if row["protocol"] == CASM.name
+    }
 
 
 def _in_percent(interval: tuple[float, float, str]) -> list[float | str]:

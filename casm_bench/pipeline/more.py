@@ -17,6 +17,7 @@ from .. import registry
 from ..api import BoxMethod, SaliencyMethod
 from ..backbones.classifier import Classifier
 from ..backbones.weights import load_classifier, weights_digest
+from ..cache import trim
 from ..data.frames import to_frame_mask
 from ..errors import UsageError, WorkError
 from ..maps import to_grid
@@ -73,6 +74,7 @@ def measure_more(asked: MoreRequest, announce: Callable[[str], None]) -> list[Re
                 announce(f"{cls.facts.name}, seed {bench.seed}: {family}")
                 more.add(family, announce)
             records.append(more.known)
+            trim(bench.cache, asked.run.cache_limit_gb * 1e9)
     return records
 
 

@@ -108,6 +108,10 @@ def test_networks_without_such_features_are_refused_in_a_sentence():
             build_classifier(name, 10).with_features(torch.zeros(1, 3, 224, 224))
     with pytest.raises(UsageError, match="mixer_s16_224.*no last feature map"):
         build_classifier("mixer_s16_224", 10).with_last_features(torch.zeros(1, 3, 224, 224))
+    tiny = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    for name in ("vit_base_patch16_xp_224", "vit_relpos_base_patch32_plus_rpn_256"):
+        with pytest.raises(UsageError, match=f"{name}.*norm their tokens before attention"):
+            build_classifier(name, 10, options=tiny).with_last_features(torch.zeros(1, 3, 256, 256))
     with pytest.raises(UsageError, match=r"resnet51.*Similar names.*resnet5"):
         build_classifier("resnet51", 10)
 

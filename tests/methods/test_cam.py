@@ -169,3 +169,10 @@ def test_score_cam_of_few_channels_leaves_the_others_out(batch):
     torch.testing.assert_close(again_Bhw, all_Bhw, rtol=0, atol=1e-5)
     few_Bhw = method(classifier, channels=5).maps(*batch)
     assert (few_Bhw - all_Bhw).abs().max() > 1e-2
+
+
+def test_score_cam_of_few_channels_serves_features_of_one_place():
+    classifier = build_classifier("test_resnet", 4, 32).eval()
+    map_1hw = registry.get("score-cam")(classifier, channels=5).maps(*classifier.example())
+    assert map_1hw.shape == (1, 1, 1)
+    assert map_1hw.isfinite().all()

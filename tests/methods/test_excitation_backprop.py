@@ -12,6 +12,7 @@ from casm_bench import registry
 from casm_bench.backbones.classifier import build_classifier
 from casm_bench.errors import UsageError
 from casm_bench.methods import _backward, _excitation
+from casm_bench.settings import check_fields
 
 
 class Tapped(nn.Module):
@@ -163,6 +164,19 @@ def test_other_networks_are_refused(name, part):
         registry.get("excitation-backprop")(classifier).maps(
             torch.zeros(1, 3, 64, 64), torch.tensor([0])
         )
+
+
+def test_every_tap_that_can_be_asked_for_is_reached():
+    classifier = build_classifier("test_resnet", 4, 64).eval()
+    sides = {}
+    for tap in range(5):
+        try:
+            check_fields("excitation-backprop", registry.get("excitation-backprop"), {"tap": tap})
+        except UsageError:
+            continue
+        method = registry.get("excitation-backprop")(classifier, tap=tap)
+        sides[tap] = method.maps(*classifier.example()).shape[1]
+    assert sides == {1: 16, 2: 8, 3: 4, 4: 2}
 
 
 def test_products_of_branches_are_refused():

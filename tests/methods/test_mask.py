@@ -1,12 +1,17 @@
 """Mask: its gradient by hand, its crops and initial disc by the slow way, and what it finds."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from casm_bench import registry
+from casm_bench.backbones.classifier import build_classifier
+from casm_bench.errors import UsageError
 from casm_bench.images import gaussian_blur, total_variation
+from casm_bench.settings import check_fields
 
 SIZE = 64
 PATCH = (slice(8, 24), slice(36, 52))  # rows, columns of the evidence, away from the middle
@@ -199,9 +204,25 @@ def smallest_sufficient_disc(classifier, image_CHW, null_CHW, label):
     return keeps[first][4::8, 4::8].numpy()
 
 
-def test_top_is_limited_by_the_number_of_classes():
-    map_BHW = make(top=5, iterations=1).maps(textured_images(1), LABELS_B[:1])
-    assert map_BHW.isfinite().all()
+def test_top_leaves_out_one_class_at_least():
+    """All classes together are certain whatever is hidden: nothing would be worth hiding."""
+    images_BCHW, labels_B = textured_images(1), LABELS_B[:1]
+    map_1HW = make(top=5, iterations=20).maps(images_BCHW, labels_B)
+    torch.testing.assert_close(map_1HW, make(top=2, iterations=20).maps(images_BCHW, labels_B))
+    assert map_1HW.max() > 0.1
+
+
+def test_one_class_alone_is_refused():
+    with pytest.raises(UsageError, match="at least two"):
+        registry.get("mask")(build_classifier("test_resnet", 1)).check()
+
+
+@pytest.mark.parametrize(("beta", "fits"), [(1.0, False), (2, True), (3.0, True)])
+def test_only_a_total_variation_with_a_gradient_is_taken(beta, fits):
+    """Below 2 its gradient is not a number wherever the mask is constant, so from the start."""
+    refused = contextlib.nullcontext() if fits else pytest.raises(UsageError, match="at least 2")
+    with refused:
+        check_fields("mask", registry.get("mask"), {"tv_beta": beta})
 
 
 def test_published_settings_are_the_default():

@@ -37,8 +37,13 @@ def a_network(name):
     return classifier
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_vit2"])
-@pytest.mark.parametrize("chunk", [3, 16])
+@pytest.mark.parametrize(
+    ("name", "chunk"),
+    [
+        *(("test_resnet", 3), ("test_resnet", 16), ("test_vit", 3), ("test_vit", 16)),
+        *(("test_vit2", 16), ("test_mambaout", 16)),  # the last one's channels come last
+    ],
+)
 def test_its_grad_cam_is_ours(name, chunk, batch):
     classifier = a_network(name)
     ours_Bhw = registry.get("grad-cam")(classifier).maps(*batch)
@@ -92,6 +97,29 @@ def test_another_layer_may_be_read(batch):
     assert not torch.equal(earlier_BHW, GradCAM(classifier).maps(*batch))
     with pytest.raises(UsageError, match="no layer 'layer9'.*layer4"):
         GradCAM(classifier, layer="layer9").check()
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "options"),
+    [
+        ("cait_xxs24_224", None, {"depth": 1, "embed_dim": 32, "num_heads": 2}),
+        ("hrnet_w18_small", None, {}),  # its last stage gives a list
+        ("test_resnet", "fc", {}),
+        ("test_vit", "head", {}),
+    ],
+)
+def test_layers_without_a_map_are_refused(name, layer, options):
+    classifier = build_classifier(name, 4, None if "224" in name else 64, options).eval()
+    with pytest.raises(UsageError, match="gives no single feature map"):
+        GradCAM(classifier, layer=layer).check()
+
+
+def test_layers_before_the_class_token_joins_may_be_read(batch):
+    """The class token joins behind the patch embedding, where patches are all there is."""
+    assert GradCAM(a_network("test_vit"), layer="patch_embed").maps(*batch).shape[1:] == (
+        SIZE,
+        SIZE,
+    )
 
 
 def test_without_the_library_the_pip_command_is_named(monkeypatch):

@@ -77,7 +77,43 @@ def test_a_network_that_looks_at_itself_alone_sees_nothing_else():
     torch.testing.assert_close(map_1hw, map_1hw.mean().expand(1, 4, 4))
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "swin_tiny_patch4_window7_224", "mixer_s16_224"])
-def test_other_networks_are_refused(name):
+TINY = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens_before"),
+    [
+        ("vit_medium_patch16_reg4_gap_256", 4),  # registers, no class token
+        ("eva02_tiny_patch14_224", 1),  # a class token that its head leaves out
+        ("vit_base_patch16_siglip_gap_224", 0),
+    ],
+)
+def test_what_the_head_does_not_read_is_not_asked(name, tokens_before):
+    """The head averages patches: only their rows of the rollout count."""
+    classifier = build_classifier(name, 5, 56 if "14" in name else SIZE, TINY).eval()
+    assert classifier.model.num_prefix_tokens == tokens_before
+    images_BCHW, labels_B = classifier.example()
+    with torch.no_grad(), written_out(classifier.model) as attentions:
+        classifier(images_BCHW)
+    rollout_1NN = method()._rolled_out(attentions)
+    expected_1N = rollout_1NN[:, tokens_before:].mean(dim=1)[:, tokens_before:]
+    map_1hw = method(classifier).maps(images_BCHW, labels_B)
+    torch.testing.assert_close(map_1hw.flatten(1), expected_1N)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("test_resnet", {}),
+        ("swin_tiny_patch4_window7_224", {}),
+        ("mixer_s16_224", {}),
+        ("cait_xxs24_224", TINY),  # talking heads, never fused
+        ("convit_tiny", TINY),
+        ("xcit_nano_12_p16_224", TINY),  # attention among channels
+        ("vit_base_patch16_xp_224", TINY),  # attention and MLP in one
+        ("vit_dlittle_patch16_reg1_gap_256", TINY),  # the difference of two attentions
+    ],
+)
+def test_other_networks_are_refused(name, options):
     with pytest.raises(UsageError, match=f"needs a vision transformer.*{name}"):
-        method(build_classifier(name, 5)).check()
+        method(build_classifier(name, 5, options=options)).check()
