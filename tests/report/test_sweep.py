@@ -8,6 +8,7 @@ import io
 import pytest
 
 from casm_bench.report.drawing import drawn_alike, render
+from casm_bench.report.measured import measurements
 from casm_bench.report.paper import write_paper
 from casm_bench.report.sweep import (
     equal_area_table,
@@ -85,6 +86,26 @@ def test_the_table_says_what_was_measured(swept):
     assert first["LE, %"][0] == "89.0" and first["LE, %"][2] == "seeds 88.0 to 90.0"
     assert first["recall object, %"] == ("1.0", "0.0 to 2.0")
     assert first["images × seeds"] == ("100 × 2",)
+
+
+def test_controls_of_the_same_pictures_stand_below_and_mark_what_does_not_beat_them(
+    swept_pictures, a_record
+):
+    (sweep,) = find_sweeps(swept_pictures)
+    config = {"classifier": "stub", "weights": None, "limit": None}
+    other = {"data_sha256": "other pictures"}
+    controls = [a_record("full", 60, config=config), a_record("full", 90, seed=9, provenance=other)]
+    found = measurements([*swept_pictures, controls[0]], {})
+    table = sweep_table(sweep, found)
+    errors = {(row[0][0], row[1][0]): row[2][0] for row in table.rows}
+    assert errors["10", "CASM"] == "80.0‡"
+    assert errors["all", "CASM"] == "30.0"  # up to 39.6; the control has 40
+    assert errors["–", "Whole frame"] == "40.0"
+    assert table.rule_before == 6
+    assert "carry no mark" not in table.caption
+    alone = sweep_table(sweep, measurements([*swept_pictures, controls[1]], {}))
+    assert len(alone.rows) == 6
+    assert "carry no mark" in alone.caption
 
 
 def test_the_csv_holds_every_number(swept):
