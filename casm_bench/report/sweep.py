@@ -46,7 +46,8 @@ from .table import (
 )
 
 PICTURES = "fit.images_per_class"
-SWEEPABLE = ("data_options.", "hyperparameters.", PICTURES)
+DRAWING = "data_options."  # settings that change the pictures
+SWEEPABLE = (DRAWING, "hyperparameters.", PICTURES)
 OPEN = (PICTURES,)  # settings that recipes do not have; without a value they have no limit
 SEARCHED = {"hyperparameters.lambda_r": "lambda_r"}  # what a run may find itself: among findings
 ALL = math.inf
@@ -316,12 +317,16 @@ def _numbers(found: Spread | Estimate, point: Point) -> dict[str, str]:
 def equal_area_table(sweep: Sweep) -> Table | None:
     """Localization error where the methods' masks are equally large; None if they never are.
 
+    None also where the setting changes the pictures, as then equal areas are of other pictures.
+
     A setting such as λ_r moves mask area and error together, so methods compared at one value of
     it, or each at its best, may differ by area alone. Here each method's curve of error over mean
     area is read off, by linear interpolation, at areas that all of them reach.
     """
     curves = [_error_over_area(curve) for curve in sweep.curves]
-    if sweep.by_step or len(curves) < 2 or any(len(areas) < 2 for areas, _ in curves):
+    if sweep.by_step or sweep.setting.startswith(DRAWING):
+        return None
+    if len(curves) < 2 or any(len(areas) < 2 for areas, _ in curves):
         return None
     low, high = max(areas[0] for areas, _ in curves), min(areas[-1] for areas, _ in curves)
     common = [step / 20 for step in range(1, 20) if low <= step / 20 <= high]

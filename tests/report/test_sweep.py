@@ -184,6 +184,13 @@ def test_methods_whose_areas_never_meet_are_not_compared(swept_size):
     assert equal_area_table(find_sweeps(swept_size[:3])[0]) is None
 
 
+def test_equal_areas_of_other_pictures_are_not_compared(swept):
+    for record in swept:
+        record.metrics["mask_mean"] = 0.1 * record.config["data_options"]["stripes"] / 0.02
+    (sweep,) = find_sweeps(swept)
+    assert equal_area_table(sweep) is None
+
+
 def test_the_size_sweep_is_drawn_over_mask_area(swept_size):
     (sweep,) = find_sweeps(swept_size)
     with drawn_alike():
