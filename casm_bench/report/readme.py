@@ -81,7 +81,7 @@ def _as_table(
     """Controls last; a column that would be empty, or repeat the one before it, is left out."""
     firsts = list({m.method: m for m in found}.values())
     firsts.sort(key=lambda m: m.family == CONTROL)
-    lines = {m.method: [(m.title,)] for m in firsts}
+    lines = {m.method: [(_name(m),)] for m in firsts}
     columns = []
 
     def add(title: str, cells: Mapping[str, Cell]) -> None:
@@ -104,6 +104,10 @@ def _as_table(
     return Table(
         "", "", [Column("method"), *columns], list(lines.values()), len(lines) - controls or None
     )
+
+
+def _name(found: Measurement) -> str:
+    return f"{found.title}, {found.subset:,} images" if found.subset else found.title
 
 
 def _on_one_line(error: Cell) -> Cell:

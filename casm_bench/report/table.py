@@ -235,7 +235,8 @@ def subset_legend(sizes: Iterable[int | None]) -> str:
 
 
 def _or(sizes: Sequence[int]) -> str:
-    return " or ".join(f"{size:,}" for size in sizes)
+    *others, last = (f"{size:,}" for size in sizes)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def error_cell(error: Estimate) -> Cell:

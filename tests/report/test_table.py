@@ -210,7 +210,7 @@ def test_a_subset_fills_the_row_of_what_was_not_measured_on_all_images(a_record,
     assert {row[0][0]: row[3] for row in table2.rows}["LE (casm, %)"][0] == "50"
     assert table2.caption.endswith("§: on a seeded subset of 40 of the images only.")
     text = with_tables("<!-- table: madeup/quick -->\n<!-- end of table -->", [*usual, *slow], rows)
-    assert "| Grad | 41.7† | 50.0§ [35.2, 64.8] |" in text
+    assert "| Grad, 40 images | 41.7† | 50.0§ [35.2, 64.8] |" in text
     assert "§: on a seeded subset of 40 of the images only." in text
 
 
