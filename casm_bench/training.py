@@ -24,6 +24,7 @@ from . import memory, processes
 from .api import Facts
 from .backbones.arithmetic import Arithmetic
 from .backbones.classifier import Classifier
+from .cost import clock
 from .data.dataset import Dataset
 from .data.loader import LEAST_AREA, boxed_training_batches, frame_batches, steps_per_epoch
 from .errors import UsageError, WorkError
@@ -181,11 +182,16 @@ class Totals:
     """Running sums of a step's statistics; reading them is the only wait for the device."""
 
     def __init__(
-        self, sums: Statistics | None = None, steps: int = 0, seconds: float = 0.0
+        self,
+        device: torch.device,
+        sums: Statistics | None = None,
+        steps: int = 0,
+        seconds: float = 0.0,
     ) -> None:
         self.sums: Statistics = dict(sums or {})
         self.steps = steps
-        self._started = time.perf_counter() - seconds  # of earlier sessions
+        self._clock = clock(device)
+        self._started = self._clock() - seconds  # of earlier sessions
 
     def add(self, statistics: Statistics) -> None:
         values = torch.stack([value.detach() for value in statistics.values()]).double()
@@ -196,7 +202,7 @@ class Totals:
 
     @property
     def seconds(self) -> float:
-        return time.perf_counter() - self._started
+        return self._clock() - self._started
 
     def means(self) -> dict[str, float]:
         means = {name: float(value) / self.steps for name, value in self.sums.items()}
@@ -240,7 +246,7 @@ def run(
                 bar.set_postfix_str(_short(history[-1]))
                 seen = batches.onlooker(epoch + 1) if watched and batches.onlooker else {}
                 write_summary(history[-1] | seen)
-                epoch, step, totals = epoch + 1, 0, Totals()
+                epoch, step, totals = epoch + 1, 0, Totals(batches.device)
             checkpoint.save(trainee, epoch, step, totals, history)
     return history
 
@@ -279,6 +285,7 @@ class _Checkpoint:
     def __init__(self, batches: TrainBatches, epochs: int) -> None:
         self.path = batches.workspace / CHECKPOINT if batches.workspace else None
         self.every_s = batches.checkpoint_every_s
+        self.device = batches.device
         self.identity = {
             "epochs": epochs,
             "steps": batches.steps,
@@ -315,7 +322,7 @@ class _Checkpoint:
 
     def load(self, trainee: Trainee) -> tuple[int, int, Totals, list[dict[str, float]]]:
         if not processes.from_first(self.path is not None and self.path.exists()):
-            return 0, 0, Totals(), []
+            return 0, 0, Totals(self.device), []
         state = read_state(self.path)
         made_with = state.get("identity")
         if made_with != self.identity:
@@ -327,7 +334,7 @@ class _Checkpoint:
         _restore_random_state(state["random"])
         epoch, step = state["position"]
         log.info("continuing %s at epoch %d, step %d", self.path, epoch + 1, step)
-        return epoch, step, Totals(*state["totals"]), list(state["history"])
+        return epoch, step, Totals(self.device, *state["totals"]), list(state["history"])
 
 
 def is_finished(workspace: Path, epochs: int) -> bool:

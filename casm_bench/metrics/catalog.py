@@ -80,7 +80,8 @@ METRICS: dict[str, Metric] = {
         Metric(
             "images_per_second, peak_memory_mb, fit_seconds",
             *("run", "1/s, MB, s", "", "maps"),
-            "Cost of making maps and of training, on the machine that the record names.",
+            "Cost of making maps and of training, on the machine that the record names; seconds of "
+            "processor time on a CPU, by the clock on a GPU.",
             "this project",
         ),
         Metric(

@@ -59,7 +59,9 @@ def true_boxes(dataset: Dataset, protocol: Protocol, size: int) -> Truth:
         row = int(np.argmax(bad_M))
         _refuse(dataset, int(owner_M[row]), f"the impossible box {original_M4[row].tolist()}")
     width_M, height_M = dataset.sizes_N2[owner_M].T
-    boxes_M4 = truth_in_frame(original_M4, width_M, height_M, protocol.box_frame, size)
+    where = (width_M, height_M, protocol.box_frame, size)
+    as_wsol = protocol.coordinates == "inclusive"
+    boxes_M4 = truth_in_frame(original_M4, *where, multiply_first=as_wsol)
     square_N2 = np.full_like(dataset.sizes_N2, size)
     extent_N2 = dataset.sizes_N2 if protocol.box_frame == "original" else square_N2
     offsets = np.concatenate(([0], np.cumsum(counts_N)))

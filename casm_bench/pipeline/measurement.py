@@ -573,6 +573,7 @@ class Measurement:
             classifier_sha256=weights_digest(self.bench.classifier) if has_pixels else None,
             data_sha256=self.bench.evaluated_digest,
         )
+        found["clock"] = "processor" if self.bench.device.type == "cpu" else "wall"
         return found | ({"imported": self.imported.origin} if self.imported else {})
 
 

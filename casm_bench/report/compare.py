@@ -226,10 +226,16 @@ def _join(pair: Pair, tables: tuple[pa.Table, ...], protocol: str) -> pa.Table:
     (path_a, _), (path_b, _) = pair
     digests = {record.provenance["data_sha256"] for _, record in pair}
     options = [record.config.get("data_options") for _, record in pair]
-    if len(digests) > 1 and options[0] != options[1]:  # same options: two subsets may overlap
+    subsets = any(record.config.get("limit") for _, record in pair)  # which may overlap
+    if len(digests) > 1 and options[0] != options[1]:
         raise WorkError(
             f"{path_a} and {path_b} were measured on differently made data ({options[0]} and "
             f"{options[1]}): no image is shared."
+        )
+    if len(digests) > 1 and not subsets:
+        raise WorkError(
+            f"{path_a} and {path_b} were measured on different data that bear one name (SHA-256 "
+            f"{' and '.join(sha[:8] for sha in sorted(digests))}): their images may differ, too."
         )
     a, b = (table.filter(pc.equal(table["protocol"], protocol)) for table in tables)
     b = b.select(["name", "label", "hit"]).rename_columns(["name", "label_b", "hit_b"])

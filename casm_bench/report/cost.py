@@ -53,7 +53,8 @@ def cost_figure(found: Sequence[Priced]) -> Figure:
     for number, family in enumerate(families):
         if same := [p for p in found if p.family == family]:
             _draw(axes, same, look(number) | {"linestyle": "none"})
-    axes.set(xscale="log", ylim=(-3, 103))
+    lowest, highest = min(p.error.low for p in found), max(p.error.high for p in found)
+    axes.set(xscale="log", ylim=(max(-3, lowest - 5), min(103, highest + 5)))
     axes.set(xlabel="seconds per map", ylabel="localization error (%)")
     tidy(axes)
     names_beside(axes, [(_name(p), p.seconds, p.error.value) for p in found])

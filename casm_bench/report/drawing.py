@@ -234,7 +234,10 @@ def names_beside(axes: Axes, ends: Sequence[tuple[str, float, float]]) -> None:
             textcoords="axes fraction",
             va="center_baseline",
             fontsize=7.5,
-            arrowprops={"arrowstyle": "-", "color": "0.75", "lw": 0.5, "shrinkA": 0, "shrinkB": 2},
+            arrowprops={
+                **{"arrowstyle": "-", "color": "0.75", "lw": 0.5, "shrinkA": 1, "shrinkB": 2},
+                "relpos": (0, 0.5),  # from where the name begins
+            },
         )
 
 

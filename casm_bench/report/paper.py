@@ -129,14 +129,15 @@ def _contents(records: Sequence[Record], results: Path) -> tuple[dict[str, bytes
     if compared := compare_with_the_papers_own(kept, rows, results):
         tables["comparisons"] = [comparison_table(comparison_lines(compared), EXPLANATION)]
         texts["comparisons.csv"] = comparisons_csv(compared)
+    measured = measurements(records, rows)
     for name, sweep in sweeps.items():
-        found = (sweep_table(sweep), equal_area_table(sweep))
+        found = (sweep_table(sweep, measured), equal_area_table(sweep))
         tables[name] = [table for table in found if table]
         texts[f"{name}.csv"] = sweep_csv(sweep)
     texts |= {f"{name}.md": to_markdown(found) for name, found in tables.items()}
     texts["methods.md"] = cards_as_markdown(ledger)
     with drawn_alike():
-        drawn = draw_all(records, measurements(records, rows), sweeps, results)
+        drawn = draw_all(records, measured, sweeps, results)
         figures = {
             f"{name}.{kind}": render(one.figure, kind)
             for name, one in drawn.items()

@@ -21,12 +21,33 @@ from ..records import Record
 from ..statistics import Estimate
 from .as_csv import as_csv
 from .drawing import TEXT_WIDTH, look, tidy
-from .measured import describe_classifier, flat_settings, group_by, measurements
+from .measured import (
+    CONTROL,
+    Measurement,
+    describe_classifier,
+    flat_settings,
+    group_by,
+    measurements,
+)
 from .measures import Spread, measures, spread_cell
-from .table import PER_SEED, Column, Table, error_cell
+from .table import (
+    EMPTY,
+    NO_BETTER_MEANS,
+    NO_CONTROL,
+    PER_SEED,
+    Cell,
+    Column,
+    Scale,
+    Table,
+    best_control,
+    best_controls,
+    error_cell,
+    marked_cell,
+)
 
 PICTURES = "fit.images_per_class"
-SWEEPABLE = ("data_options.", "hyperparameters.", PICTURES)
+DRAWING = "data_options."  # settings that change the pictures
+SWEEPABLE = (DRAWING, "hyperparameters.", PICTURES)
 OPEN = (PICTURES,)  # settings that recipes do not have; without a value they have no limit
 SEARCHED = {"hyperparameters.lambda_r": "lambda_r"}  # what a run may find itself: among findings
 ALL = math.inf
@@ -55,8 +76,17 @@ class Point:
 
     value: float
     records: list[Record]
-    error: Estimate  # localization error under the first protocol of the records
-    protocol: str
+    found: Measurement  # localization error under the first protocol of the records
+
+    @property
+    def error(self) -> Estimate:
+        """Localization error over all seeds."""
+        return self.found.error
+
+    @property
+    def protocol(self) -> str:
+        """What the error was measured under."""
+        return self.found.protocol
 
     def over_seeds(self, name: str) -> list[float]:
         """The metric `name` seed by seed; empty where it was not measured."""
@@ -168,14 +198,17 @@ def _curve(by_value: Mapping[float, Sequence[Record]]) -> list[Point]:
 def _point(value: float, records: Sequence[Record]) -> Point:
     first = measurements(records, {})[0]
     ordered = sorted(records, key=lambda record: record.seed)
-    return Point(value, ordered, first.error, first.protocol)
+    return Point(value, ordered, first)
 
 
 # --- table ------------------------------------------------------------------------------------
 
 
-def sweep_table(sweep: Sweep) -> Table:
-    """A row per value and method: LE with interval, and what the masks cover."""
+def sweep_table(sweep: Sweep, among: Sequence[Measurement] = ()) -> Table:
+    """A row per value and method: LE with interval, and what the masks cover; then controls.
+
+    `among`: all measurements, for the controls that were scored on the sweep's pictures.
+    """
     points = sorted(
         (point for curve in sweep.curves for point in curve), key=lambda point: point.value
     )
@@ -183,12 +216,35 @@ def sweep_table(sweep: Sweep) -> Table:
         name: title for name, title in SHOWN.items() if any(p.over_seeds(name) for p in points)
     }
     titles = (sweep.quantity, "method", "LE, %", *shown.values(), PER_SEED)
+    bars, controls = best_controls(among), _controls(points, among)
+    alone = any(best_control(point.found, bars) is None for point in points)
+    marks = (NO_BETTER_MEANS, NO_CONTROL if alone else "")
     return Table(
         label=sweep.name,
-        caption=_caption(sweep, points[0]),
+        caption=" ".join(filter(None, (_caption(sweep, points[0]), *marks))),
         columns=[Column(title) for title in titles],
-        rows=[_row(point, list(shown)) for point in points],
+        rows=[_row(point, list(shown), bars) for point in points]
+        + [_control_row(control, len(shown)) for control in controls],
+        rule_before=len(points) if controls else None,
     )
+
+
+def _controls(points: Sequence[Point], among: Sequence[Measurement]) -> list[Measurement]:
+    """The usual controls on pictures of the sweep, under its protocol."""
+    first, images = points[0].found, frozenset.union(*(point.found.images for point in points))
+    scale = (first.setting, first.source, first.protocol)
+    return [
+        m
+        for m in among
+        if (m.setting, m.source, m.protocol) == scale
+        and (m.family, m.variant) == (CONTROL, "")
+        and m.images & images
+    ]
+
+
+def _control_row(found: Measurement, empty: int) -> list[Cell]:
+    size = (f"{found.error.n_images:,} × {found.error.seeds}",)
+    return [EMPTY, (found.title,), error_cell(found.error), *[EMPTY] * empty, size]
 
 
 def _caption(sweep: Sweep, point: Point) -> str:
@@ -204,12 +260,12 @@ def _caption(sweep: Sweep, point: Point) -> str:
     )
 
 
-def _row(point: Point, shown: Sequence[str]) -> list[tuple[str, ...]]:
+def _row(point: Point, shown: Sequence[str], bars: Mapping[Scale, float]) -> list[Cell]:
     found: dict[str, Spread] = measures(point.records)
     return [
         (in_words(point.value),),
         (point.records[0].title,),
-        error_cell(point.error),
+        marked_cell(point.found, bars),
         *(spread_cell(found.get(name), ".3g" if name == "mask_mean" else ".1f") for name in shown),
         (f"{point.error.n_images:,} × {point.error.seeds}",),
     ]
@@ -261,12 +317,16 @@ def _numbers(found: Spread | Estimate, point: Point) -> dict[str, str]:
 def equal_area_table(sweep: Sweep) -> Table | None:
     """Localization error where the methods' masks are equally large; None if they never are.
 
+    None also where the setting changes the pictures, as then equal areas are of other pictures.
+
     A setting such as λ_r moves mask area and error together, so methods compared at one value of
     it, or each at its best, may differ by area alone. Here each method's curve of error over mean
     area is read off, by linear interpolation, at areas that all of them reach.
     """
     curves = [_error_over_area(curve) for curve in sweep.curves]
-    if sweep.by_step or len(curves) < 2 or any(len(areas) < 2 for areas, _ in curves):
+    if sweep.by_step or sweep.setting.startswith(DRAWING):
+        return None
+    if len(curves) < 2 or any(len(areas) < 2 for areas, _ in curves):
         return None
     low, high = max(areas[0] for areas, _ in curves), min(areas[-1] for areas, _ in curves)
     common = [step / 20 for step in range(1, 20) if low <= step / 20 <= high]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms
 
+from casm_bench.data.dataset import Dataset
 from casm_bench.data.frames import (
     boxes_to_original,
     frame_extent,
@@ -16,6 +17,8 @@ from casm_bench.data.frames import (
     to_frame_mask,
     truth_in_frame,
 )
+from casm_bench.metrics.localization import true_boxes
+from casm_bench.protocols import PROTOCOLS
 
 SIZES = [(500, 375), (375, 500), (333, 500), (224, 224), (300, 300), (100, 61), (640, 427)]
 
@@ -97,6 +100,22 @@ def test_many_pictures_at_once(frame):
     widths, heights, boxes, _, expected = zip(*rows, strict=True)
     found = truth_in_frame(np.array(boxes), np.array(widths), np.array(heights), frame, 224)
     assert found.tolist() == [list(box) for box in expected]
+
+
+def test_wsolevaluation_multiplies_before_it_divides():
+    """194 · 224 / 388 is 112; 224 / 388 · 194 is 111.99999999999999."""
+    box, size = [[16.0, 194, 208, 368]], (500, 388)
+    expected = [[int(x * 224.0 / side) for x, side in zip(box[0], size * 2, strict=True)]]
+    found = truth_in_frame(box, *size, "warp", 224, multiply_first=True)
+    assert found.tolist() == expected == [[7, 112, 93, 212]]
+    assert truth_in_frame(box, *size, "warp", 224).tolist() == [[7, 111, 93, 212]]  # casme
+    sizes = {"sizes_N2": np.array([size])}
+    bare = {"name": "n", "split": "evaluated", "classes": ["c"], "names": ["a"]}
+    data = Dataset(**bare, **sizes, labels_N=np.zeros(1, int), boxes=[np.array(box)])
+    tops = {
+        name: true_boxes(data, PROTOCOLS[name], 224).boxes_M4[0, 1] for name in ("warp", "wsol")
+    }
+    assert tops == {"warp": 111, "wsol": 112}
 
 
 def test_coordinates_are_truncated_toward_zero():

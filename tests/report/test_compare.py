@@ -103,7 +103,8 @@ def test_one_record_is_compared_with_all_seeds_that_saw_its_images(tmp_path, a_r
 
 def test_a_subset_is_compared_on_the_images_both_have(tmp_path, a_record):
     save_record(a_record("casm"), tmp_path, scores("1100", ("casm",)))
-    subset = a_record("grad", provenance={"data_sha256": "some of them"})
+    config = a_record().config | {"limit": 2}
+    subset = a_record("grad", config=config, provenance={"data_sha256": "some of them"})
     save_record(subset, tmp_path, scores("01", ("casm",), names=["p1", "p2"]))
     (found,) = compare("casm", "grad", tmp_path, protocols=["casm"])
     assert found.difference.n_images == 2
@@ -137,6 +138,14 @@ def test_different_pictures_under_the_same_names_are_refused(tmp_path, a_record)
     other = a_record("baseline", config=config, provenance={"data_sha256": "others"})
     save_record(other, tmp_path, scores("1100"))
     with pytest.raises(WorkError, match="differently made"):
+        compare("casm", "baseline", tmp_path)
+
+
+def test_another_copy_of_the_data_is_refused(tmp_path, a_record):
+    save_record(a_record("casm"), tmp_path, scores("1100"))
+    other = a_record("baseline", provenance={"data_sha256": "others"})
+    save_record(other, tmp_path, scores("1100"))
+    with pytest.raises(WorkError, match="different data that bear one name"):
         compare("casm", "baseline", tmp_path)
 
 

@@ -8,6 +8,7 @@ import io
 import pytest
 
 from casm_bench.report.drawing import drawn_alike, render
+from casm_bench.report.measured import measurements
 from casm_bench.report.paper import write_paper
 from casm_bench.report.sweep import (
     equal_area_table,
@@ -87,6 +88,26 @@ def test_the_table_says_what_was_measured(swept):
     assert first["images × seeds"] == ("100 × 2",)
 
 
+def test_controls_of_the_same_pictures_stand_below_and_mark_what_does_not_beat_them(
+    swept_pictures, a_record
+):
+    (sweep,) = find_sweeps(swept_pictures)
+    config = {"classifier": "stub", "weights": None, "limit": None}
+    other = {"data_sha256": "other pictures"}
+    controls = [a_record("full", 60, config=config), a_record("full", 90, seed=9, provenance=other)]
+    found = measurements([*swept_pictures, controls[0]], {})
+    table = sweep_table(sweep, found)
+    errors = {(row[0][0], row[1][0]): row[2][0] for row in table.rows}
+    assert errors["10", "CASM"] == "80.0‡"
+    assert errors["all", "CASM"] == "30.0"  # up to 39.6; the control has 40
+    assert errors["–", "Whole frame"] == "40.0"
+    assert table.rule_before == 6
+    assert "carry no mark" not in table.caption
+    alone = sweep_table(sweep, measurements([*swept_pictures, controls[1]], {}))
+    assert len(alone.rows) == 6
+    assert "carry no mark" in alone.caption
+
+
 def test_the_csv_holds_every_number(swept):
     (sweep,) = find_sweeps(swept)
     lines = list(csv.DictReader(io.StringIO(sweep_csv(sweep))))
@@ -161,6 +182,13 @@ def test_methods_whose_areas_never_meet_are_not_compared(swept_size):
     (sweep,) = find_sweeps(swept_size)
     assert equal_area_table(sweep) is None
     assert equal_area_table(find_sweeps(swept_size[:3])[0]) is None
+
+
+def test_equal_areas_of_other_pictures_are_not_compared(swept):
+    for record in swept:
+        record.metrics["mask_mean"] = 0.1 * record.config["data_options"]["stripes"] / 0.02
+    (sweep,) = find_sweeps(swept)
+    assert equal_area_table(sweep) is None
 
 
 def test_the_size_sweep_is_drawn_over_mask_area(swept_size):
