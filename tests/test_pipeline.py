@@ -194,6 +194,15 @@ def test_two_seeds_draw_two_data_sets(tmp_path):
     assert len({record.provenance["data_sha256"] for record in records}) == 2
 
 
+def test_another_classifier_has_the_published_grids_and_the_recipes_training():
+    own, other = (Bench(Request(classifier=name), 0).recipe for name in (None, "test_resnet"))
+    assert own.methods["occlusion"] == {"positions": 14}  # for 64 pixels
+    assert set(own.methods) - set(other.methods) == {
+        *("occlusion", "rise", "extremal-perturbation", "excitation-backprop"),
+    }
+    assert other.methods["casm"] == own.methods["casm"]
+
+
 def test_what_differs_from_the_recipe_names_the_variant():
     assert Request().variant == ""
     assert Request(limit=7).variant == "n7"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .. import processes, training
+from .. import processes, registry, training
 from ..api import BoxMethod, Facts, SaliencyMethod
 from ..backbones.arithmetic import Arithmetic
 from ..backbones.classifier import Classifier, build_classifier
@@ -501,9 +501,12 @@ def _adapted_recipe(request: Request) -> Recipe:
     for target, cls in SETTABLE.items():
         check_fields(target, cls, request.settings.get(target, {}))
     if request.classifier:
-        # Slim channels and small pictures belong to the recipe's own classifier.
+        # Slim channels, small pictures, and the coarse grids that methods lay over them belong to
+        # the recipe's own classifier; how long methods train does not.
+        trained = {facts.name for facts in registry.all_facts() if facts.trained}
         recipe = replace(
             recipe,
+            methods={name: given for name, given in recipe.methods.items() if name in trained},
             classifier=request.classifier,
             classifier_options={},
             input_size=None,
