@@ -29,7 +29,7 @@ def rules() -> dict[Callable, Rule]:
     refused = (
         *(torch.matmul, torch.Tensor.matmul, F.scaled_dot_product_attention),
         *(F.layer_norm, F.group_norm),
-        *(F.silu, F.gelu, F.hardswish, F.hardsigmoid, torch.sigmoid, torch.Tensor.sigmoid),
+        *(F.silu, F.gelu, F.mish, F.hardswish, F.hardsigmoid, torch.sigmoid, torch.Tensor.sigmoid),
     )
     return {
         **dict.fromkeys(weighted, _weighted),

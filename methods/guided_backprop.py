@@ -50,36 +50,46 @@ class GuidedBackprop(SaliencyMethod):
 
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         images_BCHW = images_BCHW.detach().requires_grad_()
-        guided = backward.Exchanged(_rules())
-        with torch.enable_grad(), guided:
+        guide = Guide()
+        with torch.enable_grad(), backward.Exchanged(guide.rules()):
             logits_BK = self.classifier(images_BCHW)
             score = logits_BK.gather(1, labels_B[:, None]).sum()
-        if not guided.calls:
-            raise UsageError(
-                "Guided backprop changes the gradients of ReLUs and this classifier has none, so "
-                "that it would be Grad; choose a classifier with ReLUs, such as resnet50."
-            )
         (gradient_BCHW,) = torch.autograd.grad(score, images_BCHW)
+        if not guide.passed:
+            raise UsageError(
+                "Guided backprop changes the gradients of ReLUs and this classifier has none on "
+                "the way to its images, so that it would be Grad; choose a classifier with ReLUs, "
+                "such as resnet50."
+            )
         return gradient_BCHW.abs().amax(dim=1)
 
 
-def _rules() -> dict[Callable, Callable]:
-    relus = (F.relu, F.relu6, torch.relu, torch.Tensor.relu)
-    return dict.fromkeys(relus, _guided) | {F.hardtanh: _guided_from_zero}
+class Guide:
+    """Stands in for ReLUs; `passed` counts those that a gradient came through."""
 
+    def __init__(self) -> None:
+        self.passed = 0
 
-def _guided(function: Callable, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """The same values, but gradients below zero end here."""
-    # In-place functions get a copy: what is changed afterwards cannot carry the hook.
-    values = function(inputs.clone(), *args, **kwargs)
-    if values.requires_grad:
-        values.register_hook(lambda gradient: gradient.clamp(min=0))
-    return values
+    def rules(self) -> dict[Callable, Callable]:
+        relus = (F.relu, F.relu6, torch.relu, torch.Tensor.relu)
+        return dict.fromkeys(relus, self._guided) | {F.hardtanh: self._guided_from_zero}
 
+    def _guided(self, function: Callable, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The same values, but gradients below zero end here."""
+        # In-place functions get a copy: what is changed afterwards cannot carry the hook.
+        values = function(inputs.clone(), *args, **kwargs)
+        if values.requires_grad:
+            values.register_hook(self._positive_part)
+        return values
 
-def _guided_from_zero(
-    function: Callable, inputs: Tensor, min_val: float = -1.0, *args: Any, **kwargs: Any
-) -> Tensor:
-    """ReLU6 layers call `hardtanh` from 0 to 6."""
-    rule = _guided if min_val == 0 else lambda function, *rest, **more: function(*rest, **more)
-    return rule(function, inputs, min_val, *args, **kwargs)
+    def _guided_from_zero(
+        self, function: Callable, inputs: Tensor, min_val: float = -1.0, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """ReLU6 layers call `hardtanh` from 0 to 6."""
+        if min_val != 0:
+            return function(inputs, min_val, *args, **kwargs)
+        return self._guided(function, inputs, min_val, *args, **kwargs)
+
+    def _positive_part(self, gradient: Tensor) -> Tensor:
+        self.passed += 1
+        return gradient.clamp(min=0)

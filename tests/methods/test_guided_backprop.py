@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from casm_bench import registry
+from casm_bench.backbones.classifier import build_classifier
 from casm_bench.errors import UsageError
 
 
@@ -112,6 +113,15 @@ def test_a_network_without_relus_is_refused():
     classifier = nn.Sequential(nn.Conv2d(3, 4, 3), nn.SiLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
     with pytest.raises(UsageError, match="this classifier has none"):
         make(classifier).maps(torch.randn(1, 3, 8, 8), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_relus_off_the_way_to_the_image_do_not_count(frozen):
+    """They make the relative positions of a transformer whose own activations are others."""
+    tiny = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    classifier = build_classifier("vit_relpos_small_patch16_224", 2, 32, tiny).eval()
+    with pytest.raises(UsageError, match="this classifier has none"):
+        make(classifier.requires_grad_(not frozen)).check()
 
 
 def test_gradients_are_as_before_afterwards():
