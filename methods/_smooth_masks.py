@@ -30,8 +30,20 @@ class SmoothMasks:
         self.cells = tuple(ceil(side / step) for side in self.size)
         self.radius = 1 + ceil(sigma / step)
         self.padding = 1 + ceil((self.margin + sigma) / step)
-        self.blocks = tuple(side + 2 * (self.padding - self.radius) for side in self.cells)
+        if not self._reaches_the_far_side():  # narrow bumps, as of sigma 6 with step 4
+            self.padding += 1
         self.bumps_PN = self._bumps(sigma).to(like)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """How many blocks of `step` pixels a mask with its margins has along each side."""
+        return tuple(side + 2 * (self.padding - self.radius) for side in self.cells)
+
+    def _reaches_the_far_side(self) -> bool:
+        """Whether a mask, of whose last blocks only the first pixels count, covers its image."""
+        sides = zip(self.size, self.blocks, strict=True)
+        first = round(self.margin)
+        return all(first + side <= (count - 1) * self.step + 1 for side, count in sides)
 
     def _bumps(self, sigma: float) -> Tensor:
         """Height at the pixels of a block of the bumps around it; the same in every block."""

@@ -62,7 +62,15 @@ def slow_mask(cells_hw, size, step, sigma):
     return mask
 
 
-@pytest.mark.parametrize(("step", "sigma"), [(3, 5.0), (4, 4.0)])
+@pytest.mark.parametrize("step", [1, 3, 4, 7, 30])
+@pytest.mark.parametrize("sigma", [0.5, 2.0, 4.0, 6.0, 11.0])
+def test_masks_cover_their_images(step, sigma):
+    masks = SmoothMasks(torch.empty(1, 1, 12, 16), step, sigma)
+    shown_1HW, _ = masks(torch.ones(1, *masks.cells))
+    assert shown_1HW.shape == (1, 12, 16)
+
+
+@pytest.mark.parametrize(("step", "sigma"), [(3, 5.0), (4, 4.0), (4, 6.0), (4, 2.0)])
 def test_masks_are_smooth_maxima_of_cells(step, sigma):
     masks = SmoothMasks(torch.empty(1, 1, 12, 12, dtype=torch.float64), step, sigma)
     generator = torch.Generator().manual_seed(0)
