@@ -419,12 +419,9 @@ class Measurement:
 
     def _mask_metrics(self, maps: MapCache, frame: str) -> dict[str, float]:
         columns = by_metric(self._mask_scores(index, map_HW, frame) for index, map_HW in maps)
-        of_masks = {
-            name.removeprefix("mask_"): np.array(columns.pop(name))
-            for name in [name for name in columns if name.startswith("mask_")]
-        }
-        metrics = {f"mask_{name}": value for name, value in summarise_masks(of_masks).items()}
-        return metrics | {name: float(present(values).mean()) for name, values in columns.items()}
+        metrics = {name: float(present(values).mean()) for name, values in columns.items()}
+        spread = summarise_masks({"mean": np.array(columns["mask_mean"])})
+        return metrics | {f"mask_{name}": value for name, value in spread.items()}
 
     def _mask_scores(self, index: int, map_HW: np.ndarray, frame: str) -> Row:
         """An image's mask statistics and, where the evidence is known, what it covers of it."""
