@@ -4,8 +4,8 @@
 
 Steps: `plain` (forward, backward, SGD), `fresh` (the current classifier judges), `hist` (a past one
 does), `fixed` (Baseline), each also in the published update order where that differs; in fp32,
-tf32 and bf16, with and without channels_last and torch.compile. All steps of a setting take turns,
-so that a clock that changes meets all alike. What is printed:
+tf32 and bf16, with and without channels_last, and compiled (`--settings` chooses). All steps of a
+setting take turns, so that a clock that changes meets all alike. What is printed:
 
 - ms per step (median), and as a multiple of the plain step of the same setting;
 - share of the two floors, bytes and FLOPs, that the step reaches: the bandwidth and the FLOP rate
@@ -28,12 +28,13 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, profiler
 from torch.nn import functional as F
 
 from casm_bench import registry
@@ -41,6 +42,7 @@ from casm_bench.backbones.arithmetic import Arithmetic
 from casm_bench.backbones.classifier import Classifier, build_classifier
 from casm_bench.files import write_atomically
 from casm_bench.methods._algorithm1 import Algorithm1, Game
+from casm_bench.recipes import Precision
 
 Step = Callable[[Tensor, Tensor], object]
 
@@ -53,6 +55,10 @@ PASSES = {  # how many forward passes, gradients of inputs, gradients of weights
     "hist": (2, 2, 1),
     "fixed": (2, 1, 0),
 }
+SETTINGS = (
+    *("fp32", "fp32+channels_last", "tf32", "tf32+channels_last", "bf16", "bf16+channels_last"),
+    "bf16+channels_last+compile",
+)
 METHODS = ("casm", "grad", "grad-cam", "mask")  # those of them that are registered
 
 
@@ -67,6 +73,15 @@ class Setting:
     def __str__(self) -> str:
         extras = [name for name in ("channels_last", "compile") if getattr(self, name)]
         return " + ".join([self.precision, *extras])
+
+    @classmethod
+    def named(cls, name: str) -> Setting:
+        """The setting that is printed as `name`, such as `bf16+channels_last+compile`."""
+        precision, *extras = name.replace(" ", "").split("+")
+        unknown = {*extras} - {"channels_last", "compile"}
+        if precision not in get_args(Precision) or unknown:
+            raise argparse.ArgumentTypeError(f"{name!r}: PRECISION[+channels_last][+compile]")
+        return cls(precision, "channels_last" in extras, "compile" in extras)
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -177,6 +192,9 @@ def measure(setting: Setting, options: argparse.Namespace) -> list[dict[str, obj
         for step in steps.values():
             for _ in range(options.warm_up):
                 step(*batch)
+        if options.profile:
+            with options.profile.open("a") as file:
+                file.writelines(profiles(setting, steps, batch, device))
         times: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(options.rounds):
             for name, step in steps.items():
@@ -186,6 +204,20 @@ def measure(setting: Setting, options: argparse.Namespace) -> list[dict[str, obj
             | {"waits": waits(step, batch, device), "peak_gb": peak_memory(step, batch, device)}
             for name, step in steps.items()
         ]
+
+
+def profiles(
+    setting: Setting, steps: dict[str, Step], batch: tuple[Tensor, Tensor], device: torch.device
+) -> Iterator[str]:
+    """A table per kind of step: what took its time, the longest first."""
+    kinds = [profiler.ProfilerActivity.CPU]
+    kinds += [profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
+    for name, step in steps.items():
+        with profiler.profile(activities=kinds) as seen:
+            seconds(lambda step=step: step(*batch), device)
+        by = f"self_{device.type}_time_total"
+        table = seen.key_averages().table(sort_by=by, row_limit=30, max_name_column_width=70)
+        yield f"{setting}, {name}\n{table}\n"
 
 
 def peak_memory(step: Step, batch: tuple[Tensor, Tensor], device: torch.device) -> float | None:
@@ -254,15 +286,6 @@ def measure_methods(options: argparse.Namespace) -> list[dict[str, object]]:
 # --- the table ------------------------------------------------------------------------------------
 
 
-def settings(options: argparse.Namespace) -> list[Setting]:
-    return [
-        Setting(precision, channels_last, compiled)
-        for precision in options.precisions
-        for channels_last in (False, True)
-        for compiled in ((False, True) if options.compile else (False,))
-    ]
-
-
 def markdown(rows: list[dict[str, object]]) -> str:
     names = list(rows[0])
     lines = [" | ".join(names), " | ".join("---" for _ in names)]
@@ -288,8 +311,17 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--warm-up", type=int, default=5)
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "tf32", "bf16"])
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        type=Setting.named,
+        default=[Setting.named(name) for name in SETTINGS],
+        metavar="SETTING",
+        help=f"PRECISION[+channels_last][+compile]; default: {' '.join(SETTINGS)}",
+    )
+    parser.add_argument(
+        "--profile", type=Path, metavar="FILE", help="where each kind of step spends its time"
+    )
     parser.add_argument("--no-methods", dest="methods", action="store_false")
     parser.add_argument("--out", type=Path, help="FILE.md; FILE.json gets the same numbers")
     return parser.parse_args()
@@ -298,7 +330,7 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     options = parse_options()
     rows: list[dict[str, object]] = []
-    for setting in settings(options):
+    for setting in options.settings:
         rows += measure(setting, options)
         print(f"{setting}:", *(f"{r['step']} {r['times_plain']}x" for r in rows[-5:]), flush=True)
     maps = measure_methods(options) if options.methods else []

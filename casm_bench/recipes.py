@@ -187,6 +187,8 @@ IMAGENETTE_FULL = Recipe(
     weights="pip",
     train_data="imagenette-pack",
     batch_size=128,
+    evaluation_batch_size=128,
+    share=0.2,  # as published: 60 epochs of a fifth are twelve passes
     precision="bf16",
     methods={name: {"lambda_r": "search"} for name in ("casm", "baseline", "casm-inout")},
 )

@@ -481,10 +481,19 @@ def _checkout() -> tuple[str, bool | None]:
     # An installed wheel may lie inside somebody else's repository, whose commit means nothing.
     top = _git(root, "rev-parse", "--show-toplevel")
     if top is None or Path(top) != root:
-        return "unknown", None
+        return _archived_commit(root), None
     # What runs produce is no change of the code.
     changes = _git(root, "status", "--porcelain", "--", ".", ":!results", ":!paper")
     return _git(root, "rev-parse", "HEAD") or "unknown", changes != ""
+
+
+def _archived_commit(root: Path) -> str:
+    """What `git archive` wrote into its copy of this file, for machines without the history."""
+    try:
+        written = (root / ".git-commit").read_text().strip()
+    except OSError:
+        return "unknown"
+    return "unknown" if written.startswith("$") else written
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

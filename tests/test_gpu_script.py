@@ -12,8 +12,8 @@ import pytest
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py"
 SMALL = [
     *("--device", "cpu", "--classifier", "test_resnet", "--batch", "2", "--map-batch", "2"),
-    *("--size", "32", "--rounds", "1", "--warm-up", "1", "--precisions", "fp32", "bf16"),
-    *("--no-compile", "--no-methods"),
+    *("--size", "32", "--rounds", "1", "--warm-up", "1", "--no-methods", "--settings"),
+    *("fp32", "fp32+channels_last", "bf16", "bf16+channels_last"),
 ]
 
 

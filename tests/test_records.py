@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -412,3 +413,16 @@ def test_a_family_measured_again_leaves_nothing_of_before(tmp_path):
 
     record = measured("two", measured("one", record))
     assert record.metrics == {"mask_mean": 1 / 3, "masked_in_accuracy [two]": 50.0}
+
+
+def test_an_archive_of_a_checkout_knows_its_commit(checkout, tmp_path):
+    (checkout / ".git-commit").write_text("$Format:%H$\n")
+    (checkout / ".gitattributes").write_text(".git-commit export-subst\n")
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "-m", "Second")
+    head = git(checkout, "rev-parse", "HEAD")
+    git(checkout, "archive", "--output", "copy.tar", "HEAD")
+    shutil.rmtree(checkout / ".git")
+    assert commit_and_dirty() == ("unknown", None)  # a plain copy: nothing was written into it
+    shutil.unpack_archive(checkout / "copy.tar", checkout)
+    assert commit_and_dirty() == (head, None)

@@ -37,10 +37,10 @@ class Arithmetic:
 
     @contextmanager
     def matrix_products(self) -> Iterator[None]:
-        """Context for training: allows tf32, or forbids it (cuDNN allows it unless told)."""
+        """Context for training: allows tf32, or forbids it."""
         cudnn, cublas = torch.backends.cudnn, torch.backends.cuda.matmul
         before = cudnn.allow_tf32, cublas.allow_tf32
-        cudnn.allow_tf32 = cublas.allow_tf32 = self.precision == "tf32"
+        _allow_tf32(self.precision == "tf32")
         try:
             yield
         finally:
@@ -56,3 +56,15 @@ class Arithmetic:
             raise UsageError(
                 f"--set recipe.precision=tf32 needs an NVIDIA GPU; on {device.type} choose fp32."
             )
+
+
+def forbid_tf32() -> None:
+    """Have all networks calculate in full fp32 until told otherwise, on GPUs as on the CPU.
+
+    cuDNN allows tf32 unless told, and a map made with it is not the CPU's.
+    """
+    _allow_tf32(False)
+
+
+def _allow_tf32(allowed: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed

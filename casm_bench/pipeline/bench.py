@@ -14,7 +14,7 @@ import torch
 
 from .. import processes, registry, training
 from ..api import BoxMethod, Facts, SaliencyMethod
-from ..backbones.arithmetic import Arithmetic
+from ..backbones.arithmetic import Arithmetic, forbid_tf32
 from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
 from ..backbones.weights import IMAGENET_CLASSES, check_source, load_classifier
@@ -45,6 +45,7 @@ class Bench:
         self.recipe = _adapted_recipe(request)
         self.device = _device(request.device)
         processes.join(self.device.type == "cuda")
+        forbid_tf32()
         self.cache = request.out / "cache"
         names = dict.fromkeys((*ALWAYS_REPORTED, *request.protocols))
         self.protocols: list[Protocol] = [get_protocol(name) for name in names]

@@ -14,7 +14,7 @@ from ..recipes import DEFAULT_METHODS, Pretraining, Recipe, get_recipe
 from ..settings import check_fields
 
 SETTABLE = {"recipe": Recipe, "pretraining": Pretraining}  # beside methods and data
-FOLLOWED = ("recipe", "follow")  # a setting that decides nothing
+UNDECIDING = {("recipe", "follow"), ("recipe", "evaluation_batch_size")}  # change no result
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Request:
 def _deciding(settings: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
     """Settings without what changes no result."""
     kept = {
-        target: {name: value for name, value in values.items() if (target, name) != FOLLOWED}
+        target: {name: value for name, value in values.items() if (target, name) not in UNDECIDING}
         for target, values in settings.items()
     }
     return {target: values for target, values in kept.items() if values or not settings[target]}
