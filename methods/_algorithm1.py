@@ -34,6 +34,7 @@ torch = lazy("torch")
 F = lazy("torch.nn.functional")
 backbone = lazy("casm_bench.backbones.masker")
 descent = lazy("casm_bench.backbones.descent")
+frozen = lazy("casm_bench.backbones.frozen")
 training = lazy("casm_bench.training")
 arithmetics = lazy("casm_bench.backbones.arithmetic")
 
@@ -245,11 +246,11 @@ class PastClassifiers:
     def __init__(self, live: Classifier, capacity: int) -> None:
         self.capacity = capacity
         self.kept: list[dict[str, Tensor]] = []
-        self.drawn = copy.deepcopy(live).eval().requires_grad_(False)  # takes a past one's weights
-        self.on_device = self._fit_on_device()
+        self.drawn = frozen.frozen_copy(live)  # takes a past one's weights
+        self.on_device = self._fit_on_device(live)
 
-    def _fit_on_device(self) -> bool:
-        state = self.drawn.state_dict()
+    def _fit_on_device(self, live: Classifier) -> bool:
+        state = live.state_dict()
         device = next(iter(state.values())).device
         if not _is_gpu(device):
             return True
@@ -279,9 +280,7 @@ class PastClassifiers:
         return torch.empty_like(value, requires_grad=False, device="cpu", pin_memory=True)
 
     def draw(self, chance: random.Random) -> Classifier:
-        chosen = chance.choice(self.kept)
-        for name, value in self.drawn.state_dict().items():
-            value.copy_(chosen[name], non_blocking=True)
+        frozen.take_weights(self.drawn, chance.choice(self.kept))
         return self.drawn
 
     def state_dict(self) -> list[dict[str, Tensor]]:
@@ -292,9 +291,9 @@ class PastClassifiers:
     def load_state_dict(self, kept: list[dict[str, Tensor]]) -> None:
         self.kept = []
         for state in kept:
-            like = self.drawn.state_dict()
-            self.kept.append({name: self._room_for(like[name]) for name in state})
-            for name, value in state.items():
+            here = {name: value.to(self.drawn.mean.device) for name, value in state.items()}
+            self.kept.append({name: self._room_for(value) for name, value in here.items()})
+            for name, value in here.items():
                 self.kept[-1][name].copy_(value)
 
 
@@ -327,7 +326,9 @@ class Game:
             )
         compiled = self.arithmetic.compiled
         self.look = compiled(self.classifier.with_features)
-        self.current_judge = compiled(self.classifier.__call__)
+        learns = self.method.plan.trains_classifier
+        current = self.classifier if learns else frozen.frozen_copy(self.classifier)
+        self.current_judge = compiled(current.__call__)
         self.past_judge = compiled(self.past.drawn.__call__) if self.past else None
         self.make_mask = compiled(self.masker.__call__)
 

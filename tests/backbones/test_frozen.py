@@ -1,0 +1,91 @@
+"""A judge that never learns says what the classifier says in eval mode, and as surely."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from casm_bench.backbones.classifier import build_classifier
+from casm_bench.backbones.frozen import FrozenNorm, frozen_copy, take_weights
+
+# A plain BatchNorm, one with an activation of its own, and one that timm builds otherwise.
+NETWORKS = ("test_resnet", "tf_efficientnet_lite0", "resnetv2_18")
+
+
+def a_classifier(name: str, seed: int = 0):
+    torch.manual_seed(seed)
+    classifier = build_classifier(name, 10, 64).double().eval()
+    for module in classifier.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.3)
+    return classifier
+
+
+def logits_and_gradient(classifier, images_BCHW):
+    images_BCHW = images_BCHW.clone().requires_grad_()
+    logits_BK = classifier(images_BCHW)
+    (gradient_BCHW,) = torch.autograd.grad(logits_BK.logsumexp(1).sum(), images_BCHW)
+    return logits_BK.detach(), gradient_BCHW
+
+
+@pytest.fixture(scope="module")
+def images_BCHW():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 3, 64, 64, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_logits_and_gradients_are_the_classifiers(name, images_BCHW):
+    classifier = a_classifier(name)
+    judge = frozen_copy(classifier)
+    assert any(isinstance(module, FrozenNorm) for module in judge.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in judge.modules())
+    expected = logits_and_gradient(classifier, images_BCHW)
+    for ours, torchs in zip(logits_and_gradient(judge, images_BCHW), expected, strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-9, atol=1e-12)
+
+
+def test_it_takes_anothers_weights_and_statistics(images_BCHW):
+    first, second = a_classifier("test_resnet"), a_classifier("test_resnet", seed=1)
+    judge = frozen_copy(first)
+    before = judge(images_BCHW)
+    take_weights(judge, second.state_dict())
+    torch.testing.assert_close(judge(images_BCHW), second(images_BCHW), rtol=1e-9, atol=1e-12)
+    assert not torch.allclose(judge(images_BCHW), before)
+
+
+def test_the_classifier_keeps_its_own_and_the_copy_does_not_follow(images_BCHW):
+    classifier = a_classifier("test_resnet")
+    judge = frozen_copy(classifier)
+    said = judge(images_BCHW)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in classifier.modules())
+    with torch.no_grad():
+        for tensor in (*classifier.parameters(), *classifier.buffers()):
+            tensor.add_(1)
+    assert torch.equal(judge(images_BCHW), said)
+    assert not any(parameter.requires_grad for parameter in judge.parameters())
+
+
+def test_what_it_hands_on_has_the_precision_that_it_was_given():
+    norm = FrozenNorm(nn.BatchNorm2d(3).eval())
+    assert norm(torch.ones(1, 3, 2, 2, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_channels_stay_last():
+    images_BCHW = torch.ones(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    normed_BCHW = FrozenNorm(nn.BatchNorm2d(3).eval())(images_BCHW)
+    assert normed_BCHW.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_norm_without_parameters_stays_torchs(images_BCHW):
+    classifier = copy.deepcopy(a_classifier("test_resnet"))
+    classifier.model.bn1 = nn.BatchNorm2d(classifier.model.bn1.num_features, affine=False).double()
+    judge = frozen_copy(classifier.eval())
+    assert isinstance(judge.model.bn1, nn.BatchNorm2d)
+    assert torch.isfinite(judge(images_BCHW)).all()
