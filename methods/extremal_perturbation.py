@@ -9,6 +9,7 @@ made of h×w cells. All masks M of all images are optimised side by side.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,8 +20,11 @@ from casm_bench.settings import Amount, Count, Fraction, Positive, Share, Within
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from casm_bench.backbones.classifier import Classifier
+
 torch = lazy("torch")
 F = lazy("torch.nn.functional")
+frozen = lazy("casm_bench.backbones.frozen")
 smooth_masks = lazy("casm_bench.methods._smooth_masks")
 
 
@@ -63,6 +67,11 @@ class ExtremalPerturbation(SaliencyMethod):
     blur: Amount = 20.0  # sigma in pixels of the strongest blur
     smooth: Amount = 0.09  # sigma of the final blur, as a share of the image's side
 
+    @cached_property
+    def judge(self) -> Classifier:
+        """The classifier, in the form whose gradients by the image cost least."""
+        return frozen.frozen_copy(self.classifier)
+
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         with torch.no_grad():
             pyramid_BLCHW = self._pyramid(images_BCHW)
@@ -103,7 +112,7 @@ class ExtremalPerturbation(SaliencyMethod):
             seen_NCHW = seen_NCHW.flip(-1)
         seen_NCHW = seen_NCHW.contiguous(memory_format=torch.channels_last)
         labels_N1 = labels_B.repeat_interleave(len(self.areas))[:, None]
-        return self.classifier(seen_NCHW).gather(1, labels_N1).view(masks_BAHW.shape[:2])
+        return self.judge(seen_NCHW).gather(1, labels_N1).view(masks_BAHW.shape[:2])
 
     def _excess(self, whole_BAHW: Tensor) -> Tensor:
         """How far each sorted mask is from zeros, then ones in its area's proportion, B×A."""

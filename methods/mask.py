@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from casm_bench.api import SaliencyMethod, fong_rule, lazy, register
@@ -22,8 +23,11 @@ from casm_bench.settings import Amount, Count, Whole, Within
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from casm_bench.backbones.classifier import Classifier
+
 torch = lazy("torch")
 F = lazy("torch.nn.functional")
+frozen = lazy("casm_bench.backbones.frozen")
 
 CELL = 8  # pixels that one value of the mask covers per side, where `grid` is not given
 # The initial disc, in pixels of a 224×224 input; scaled in proportion for other inputs.
@@ -81,6 +85,11 @@ class Mask(SaliencyMethod):
                 "Mask takes away the probability of classes, so it needs at least two."
             )
 
+    @cached_property
+    def judge(self) -> Classifier:
+        """The classifier, in the form whose gradients by the image cost least."""
+        return frozen.frozen_copy(self.classifier)
+
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         # The weights of a blur add up to one, so blurring normalised pixels is the same as
         # normalising blurred ones.
@@ -89,7 +98,7 @@ class Mask(SaliencyMethod):
             torch.Generator().manual_seed(seed) for seed in image_seeds(images_BCHW, self.seed)
         ]
         with torch.no_grad():
-            logits_BK = self.classifier(images_BCHW)
+            logits_BK = self.judge(images_BCHW)
             # All of them together always have the probability 1, and there would be no evidence.
             top_BT = logits_BK.topk(min(self.top, logits_BK.shape[1] - 1)).indices
             if self.init == "disc":
@@ -120,7 +129,7 @@ class Mask(SaliencyMethod):
     ) -> Tensor:
         keep_B1HW = self._enlarge(mask_B1GG, images_BCHW)
         perturbed_BCHW = masked_in(images_BCHW, keep_B1HW, fill=null_BCHW)
-        probabilities_BK = self.classifier(perturbed_BCHW).softmax(dim=1)
+        probabilities_BK = self.judge(perturbed_BCHW).softmax(dim=1)
         evidence_B = probabilities_BK.gather(1, top_BT).sum(dim=1)
         area_B = (mask_B1GG - 1).abs().sum(dim=(1, 2, 3))
         return evidence_B + self.l1 * area_B + self.tv * total_variation(mask_B1GG, self.tv_beta)
@@ -161,7 +170,7 @@ class Mask(SaliencyMethod):
         keep_R1HW = _all_but_discs(images_BCHW)
         scores = []
         for keep_1HW in keep_R1HW:
-            logits_BK = self.classifier(masked_in(images_BCHW, keep_1HW, fill=null_BCHW))
+            logits_BK = self.judge(masked_in(images_BCHW, keep_1HW, fill=null_BCHW))
             scores.append(logits_BK.softmax(dim=1).gather(1, labels_B[:, None])[:, 0])
         scores_RB = torch.stack(scores)
         fall_B = scores_RB[0] - scores_RB[-1]
