@@ -7,16 +7,17 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .classifier import Classifier
 
 
 class FrozenNorm(nn.Module):
-    """A BatchNorm in eval mode: one multiplication and one addition per value.
+    """A BatchNorm in eval mode; its values are torch's, its gradient by the input costs less.
 
-    torch's own, differentiated by its input, leaves the channels_last layout on GPUs and takes
-    longer than the convolutions. Parameters and statistics keep their names.
+    On a GPU torch's own backward pass leaves the channels_last layout here, and takes longer than
+    the convolutions. Parameters and statistics keep their names.
     """
 
     def __init__(self, norm: _BatchNorm) -> None:
@@ -24,26 +25,35 @@ class FrozenNorm(nn.Module):
         for name, value in norm.state_dict().items():
             if name != "num_batches_tracked":
                 self.register_buffer(name, value)
-        for name in ("scale_C11", "shift_C11"):  # of parameters and statistics, see `refresh`
-            self.register_buffer(name, torch.empty_like(self.weight)[:, None, None], False)
+        self.register_buffer("zero", torch.zeros_like(self.bias), persistent=False)
         self.eps = norm.eps
-        # What timm's BatchNormAct2d does next; both are Identity where there is nothing to do.
-        self.drop, self.act = getattr(norm, "drop", None), getattr(norm, "act", None)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Take parameters and statistics as they are now."""
-        scale_C = self.weight * torch.rsqrt(self.running_var + self.eps)
-        self.scale_C11.copy_(scale_C[:, None, None])
-        self.shift_C11.copy_((self.bias - self.running_mean * scale_C)[:, None, None])
+        # What timm's BatchNormAct2d does next; a plain BatchNorm has neither.
+        self.further = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
-        # In the features' precision, or else they would leave in that of the parameters.
-        scale_C11, shift_C11 = (x.to(features_BCHW) for x in (self.scale_C11, self.shift_C11))
-        normed_BCHW = torch.addcmul(shift_C11, features_BCHW, scale_C11)
-        for further in (self.drop, self.act):
-            normed_BCHW = further(normed_BCHW) if further is not None else normed_BCHW
+        mean, variance, weight = self.running_mean, self.running_var, self.weight
+        normed_BCHW = _Normed.apply(
+            features_BCHW, mean, variance, weight, self.bias, self.zero, self.eps
+        )
+        for module in self.further:
+            normed_BCHW = module(normed_BCHW)
         return normed_BCHW
+
+
+class _Normed(torch.autograd.Function):
+    """The gradient is normed like the features, without being shifted: the map is affine."""
+
+    @staticmethod
+    def forward(ctx, features_BCHW, mean, variance, weight, bias, zero, eps):
+        ctx.save_for_backward(variance, weight, zero)
+        ctx.eps = eps
+        return F.batch_norm(features_BCHW, mean, variance, weight, bias, eps=eps)
+
+    @staticmethod
+    def backward(ctx, gradient_BCHW):
+        variance, weight, zero = ctx.saved_tensors
+        normed_BCHW = F.batch_norm(gradient_BCHW, zero, variance, weight, zero, eps=ctx.eps)
+        return normed_BCHW, None, None, None, None, None, None
 
 
 def frozen_copy(classifier: Classifier) -> Classifier:
@@ -60,6 +70,3 @@ def take_weights(judge: Classifier, state: Mapping[str, Tensor]) -> None:
     """Give a frozen copy the weights and statistics of a classifier's `state_dict`."""
     for name, value in judge.state_dict().items():
         value.copy_(state[name], non_blocking=True)
-    for module in judge.modules():
-        if isinstance(module, FrozenNorm):
-            module.refresh()
