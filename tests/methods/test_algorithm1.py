@@ -6,6 +6,7 @@ The golden values come from the official training loop, run on analytic one-laye
 from __future__ import annotations
 
 import copy
+import logging
 import random
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -568,3 +569,21 @@ def test_past_classifiers_judge_half_of_the_time_and_each_gets_its_turn():
     judges = [game._choose_judge()[0].weight[0, 0].item() for _ in range(4000)]
     assert abs(judges.count(-1) - 2000) < 127  # four deviations of 4000 fair coins
     assert min(judges.count(i) for i in range(4)) > 416  # four deviations below 500
+
+
+@pytest.mark.parametrize(
+    ("options", "steps", "warned"),
+    [
+        ({}, 15, True),  # L100, and a counter that starts anew with every epoch
+        ({}, 100, False),
+        ({"save_every": 5}, 15, False),
+        ({"strategy": "FL"}, 15, False),  # only the first is to be kept
+        ({"strategy": "L"}, 15, False),
+    ],
+)
+def test_epochs_too_short_to_keep_a_past_classifier_are_announced(
+    classifier, caplog, options, steps, warned
+):
+    with caplog.at_level(logging.WARNING, "casm_bench"):
+        CASM(classifier, **options)._check_past_is_kept(steps)
+    assert ("--set casm.save_every=5" in caplog.text) is warned

@@ -96,6 +96,28 @@ def test_a_search_tries_takes_the_best_and_trains_with_it(shapes, classifier):
         assert torch.equal(a, b)  # the search leaves no trace but its result
 
 
+@pytest.mark.parametrize(("share", "steps"), [(1.0, 2), (0.2, 2), (0.2, 7), (0.01, 3)])
+def test_a_trial_takes_its_steps_whatever_an_epoch_is(shapes, classifier, share, steps):
+    """Three batches are a pass here; a share of 0.2 would make epochs of one."""
+    batches = dataclasses.replace(batches_of(shapes, classifier), share=share)
+    method = searching(classifier, search_steps=steps)
+    taken, rates = [], set()
+    game = method.game(batches.arithmetic)
+    step = game.step
+
+    def counted(*batch):
+        taken.append(batch)
+        rates.add(game.masker_optimizer.param_groups[0]["lr"])
+        return step(*batch)
+
+    game.step = counted
+    method.game = lambda arithmetic: game
+    _lambda_search._train(method, batches, 5.0, 0)
+    assert len(taken) == steps
+    assert rates == {method.masker_rate}
+    assert len({images_BCHW.sum().item() for images_BCHW, _ in taken}) == steps  # all differ
+
+
 def test_a_trial_is_judged_by_the_given_classifier_and_the_current_beside(shapes, classifier):
     batches = batches_of(shapes, classifier)
     method = CASM(classifier)
