@@ -62,7 +62,8 @@ def quantile_threshold(map_HW: np.ndarray, copies: int = 1) -> np.floating:
     """
     values = map_HW.ravel()
     pixels = values.size * copies
-    rank = 1 + math.floor((pixels - 1) * (1 - values.mean(dtype=np.float64)) + 0.5)
+    mean = cv2.mean(map_HW)[0]  # in float64, several times faster than numpy's
+    rank = 1 + math.floor((pixels - 1) * (1 - mean) + 0.5)
     position = (min(max(rank, 1), pixels) - 1) // copies
     threshold = _ranked(values, position)
     return np.clip(threshold, *np.array((_LOWEST_THRESHOLD, _HIGHEST_THRESHOLD), values.dtype))
@@ -151,11 +152,8 @@ def _box_of_largest_component(mask_HW: np.ndarray, connectivity: int) -> Box | N
 
 
 def _extent(mask_HW: np.ndarray) -> Box | None:
-    columns = np.flatnonzero(mask_HW.any(axis=0))
-    if columns.size == 0:
-        return None
-    rows = np.flatnonzero(mask_HW.any(axis=1))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    x, y, width, height = cv2.boundingRect(np.ascontiguousarray(mask_HW).view(np.uint8))
+    return (x, y, x + width, y + height) if width else None
 
 
 def contour_box(mask_HW: np.ndarray) -> Box | None:

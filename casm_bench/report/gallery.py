@@ -29,8 +29,8 @@ CAPTIONS = {
     "Bonett & Price; several: two-level bootstrap).",
     "cost": "Localization error (protocol casm, 95 % interval) against the seconds that a map "
     "takes on the machine of the record; what training takes stands beside the name. Seconds are "
-    "a GPU's by the clock, shared with other runs or not, a CPU's of processor time. Records whose provenance names no clock hold "
-    "times by the clock, some of them made beside other work.",
+    "a GPU's by the clock, shared with other runs or not, a CPU's of processor time. Records whose "
+    "provenance names no clock hold times by the clock, some of them made beside other work.",
     "evidence": "Share of the evidence that masks hide, part by part, and share of the mask that "
     "lies on evidence; bars are the range over seeds.",
     "insertion-deletion": "Probability of the class while the most salient pixels are inserted "
