@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from .dataset import Dataset
 from .frames import to_frame_image
 
 END_OF_JPEG = b"\xff\xd9"
+# In a scan: neither an escaped 255, nor filling, nor where to start again after damage.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -38,7 +41,7 @@ def decode_rgb(encoded: bytes, name: str, upright: bool = False) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
-            if (at_once := _plain_jpeg(encoded, picture, upright)) is not None:
+            if not upright and (at_once := _plain_jpeg(encoded, picture)) is not None:
                 return at_once
             turned = ImageOps.exif_transpose(picture) if upright else picture
             return np.array(turned.convert("RGB"))
@@ -48,20 +51,29 @@ def decode_rgb(encoded: bytes, name: str, upright: bool = False) -> np.ndarray:
         raise _undecodable(name, str(error)) from error
 
 
-def _plain_jpeg(encoded: bytes, picture: Image.Image, upright: bool) -> np.ndarray | None:
+def _plain_jpeg(encoded: bytes, picture: Image.Image) -> np.ndarray | None:
     """The pixels that Pillow would give; None for what is left to Pillow.
 
     Pillow holds the interpreter lock while it decodes, so that threads wait for one another;
-    OpenCV does not. Both have libjpeg-turbo do it, and agree in every bit. Of files that end
-    early OpenCV may show a part; Pillow refuses them.
+    OpenCV does not. Both have libjpeg-turbo do it, and agree in every bit.
     """
-    if upright or picture.format != "JPEG" or picture.mode not in ("RGB", "L"):
+    if picture.format != "JPEG" or picture.mode not in ("RGB", "L"):
         return None
-    if not encoded.endswith(END_OF_JPEG):
+    if not _is_one_whole_scan(encoded, picture.fp.tell()):
         return None
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     picture_HW3 = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     return None if picture_HW3 is None else cv2.cvtColor(picture_HW3, cv2.COLOR_BGR2RGB)
+
+
+def _is_one_whole_scan(encoded: bytes, start: int) -> bool:
+    """Whether the scan that Pillow found to start here is all there is until the file's end.
+
+    Of files that end early, or are damaged so that a marker nobody knows stands in a scan, OpenCV
+    may show a part; Pillow refuses them.
+    """
+    found = _MARKER.search(encoded, start)
+    return found is not None and encoded[found.start() :] == END_OF_JPEG
 
 
 def _undecodable(name: str, reason: str) -> WorkError:

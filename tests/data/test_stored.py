@@ -50,10 +50,19 @@ def test_a_jpeg_has_pillows_pixels(pixels_of, size, quality, subsampling, progre
     assert np.array_equal(decode_rgb(encoded, "one"), pixels_of(encoded))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_opencv_decodes_a_usual_jpeg(draw_picture, pixels_of, monkeypatch, mode):
+    encoded = draw_picture(1, mode=mode, kind="JPEG")
+    expected = pixels_of(encoded)
+    monkeypatch.delattr(Image.Image, "convert")
+    assert np.array_equal(decode_rgb(encoded, "one"), expected)
+
+
 def test_corrupt_pictures_are_named_without_memory_addresses(draw_picture):
     whole = draw_picture(1, kind="JPEG")
     cut = whole[: len(whole) // 2]
-    for damaged in (b"", b"nothing", cut, whole[:-1], draw_picture(1)[:60]):
+    unknown_marker = whole[:-20] + b"\xff\x3a" + whole[-18:]
+    for damaged in (b"", b"nothing", cut, whole[:-1], unknown_marker, draw_picture(1)[:60]):
         with pytest.raises(WorkError, match="Picture broken.JPEG cannot be decoded") as caught:
             decode_rgb(damaged, "broken.JPEG")
         assert "0x" not in str(caught.value)
