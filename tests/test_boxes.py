@@ -79,6 +79,14 @@ def test_quantile_rule_equals_the_official_scorer(name, rank, threshold, pixels,
     assert component == max((np.sum(labels_HW == i + 1) for i in range(count)), default=0)
 
 
+def test_the_quantiles_mean_is_not_rounded():
+    """Half of these pixels are above 0.5, and the mean is 0.5: a mean in float32 misses it."""
+    lower_3 = np.array([6791373, 1190311, 2305932], np.float32) / 2**24
+    map_HW = np.stack([lower_3, 1 - lower_3])
+    assert map_HW.mean(dtype=np.float64) == 0.5
+    assert quantile_threshold(map_HW) == map_HW[map_HW > 0.5].min()
+
+
 FONG_MAP = np.array(
     [
         [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
