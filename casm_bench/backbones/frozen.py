@@ -22,22 +22,20 @@ class FrozenNorm(nn.Module):
 
     def __init__(self, norm: _BatchNorm) -> None:
         super().__init__()
-        for name, value in norm.state_dict().items():
-            if name != "num_batches_tracked":
-                self.register_buffer(name, value)
+        for name in ("running_mean", "running_var", "weight", "bias"):
+            self.register_buffer(name, getattr(norm, name).detach())
         self.register_buffer("zero", torch.zeros_like(self.bias), persistent=False)
         self.eps = norm.eps
-        # What timm's BatchNormAct2d does next; a plain BatchNorm has neither.
-        self.further = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]
+        # What timm's BatchNormAct2d does next, PReLU with weights; a plain BatchNorm has neither.
+        self.drop = getattr(norm, "drop", nn.Identity())
+        self.act = getattr(norm, "act", nn.Identity())
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         mean, variance, weight = self.running_mean, self.running_var, self.weight
         normed_BCHW = _Normed.apply(
             features_BCHW, mean, variance, weight, self.bias, self.zero, self.eps
         )
-        for module in self.further:
-            normed_BCHW = module(normed_BCHW)
-        return normed_BCHW
+        return self.act(self.drop(normed_BCHW))
 
 
 class _Normed(torch.autograd.Function):
@@ -61,9 +59,15 @@ def frozen_copy(classifier: Classifier) -> Classifier:
     judge = copy.deepcopy(classifier).eval().requires_grad_(False)
     for parent in list(judge.modules()):
         for name, module in parent.named_children():
-            if isinstance(module, _BatchNorm) and module.affine and module.track_running_stats:
+            if isinstance(module, _BatchNorm) and _is_complete(module):
                 setattr(parent, name, FrozenNorm(module))
     return judge
+
+
+def _is_complete(norm: _BatchNorm) -> bool:
+    """Whether it has all that a BatchNorm can have; others stay torch's."""
+    parts = norm.running_mean, norm.running_var, norm.weight, norm.bias
+    return all(part is not None for part in parts)
 
 
 def take_weights(judge: Classifier, state: Mapping[str, Tensor]) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from torch import nn
@@ -15,9 +13,9 @@ from casm_bench.backbones.frozen import FrozenNorm, frozen_copy, take_weights
 NETWORKS = ("test_resnet", "tf_efficientnet_lite0", "resnetv2_18")
 
 
-def a_classifier(name: str, seed: int = 0):
+def a_classifier(name: str, seed: int = 0, **options: object):
     torch.manual_seed(seed)
-    classifier = build_classifier(name, 10, 64).double().eval()
+    classifier = build_classifier(name, 10, 64, options).double().eval()
     for module in classifier.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.3)
@@ -92,9 +90,24 @@ def test_channels_stay_last():
     assert normed_BCHW.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_a_norm_without_parameters_stays_torchs(images_BCHW):
-    classifier = copy.deepcopy(a_classifier("test_resnet"))
-    classifier.model.bn1 = nn.BatchNorm2d(classifier.model.bn1.num_features, affine=False).double()
-    judge = frozen_copy(classifier.eval())
+@pytest.mark.parametrize("missing", ["bias", "weight", "running_mean"])
+def test_a_norm_that_lacks_something_stays_torchs(missing, images_BCHW):
+    classifier = a_classifier("test_resnet")
+    setattr(classifier.model.bn1, missing, None)
+    if missing == "running_mean":
+        classifier.model.bn1.running_var = None
+    judge = frozen_copy(classifier)
     assert isinstance(judge.model.bn1, nn.BatchNorm2d)
-    assert torch.isfinite(judge(images_BCHW)).all()
+    assert torch.equal(judge(images_BCHW), classifier(images_BCHW))
+
+
+def test_activations_within_a_norm_may_have_weights(images_BCHW):
+    first, second = (a_classifier("resnetv2_18", act_layer="prelu") for _ in range(2))
+    for name, parameter in second.named_parameters():
+        if name.endswith("act.weight"):
+            nn.init.constant_(parameter, 0.7)
+    judge = frozen_copy(first)
+    assert torch.equal(judge(images_BCHW), first(images_BCHW))
+    take_weights(judge, second.state_dict())
+    assert torch.equal(judge(images_BCHW), second(images_BCHW))
+    assert not torch.equal(first(images_BCHW), second(images_BCHW))
