@@ -321,9 +321,10 @@ class Game:
         self.arithmetic = arithmetic or arithmetics.Arithmetic()
         _share_batch_statistics(method)
         self.classifier, self.masker = method.classifier, method.masker
-        self.classifier.train(method.plan.trains_classifier)
-        self.classifier.requires_grad_(method.plan.trains_classifier)
+        learns = method.plan.trains_classifier
+        self.classifier.train(learns).requires_grad_(learns)
         self.masker.decoder.train()
+        self.current = self.classifier if learns else frozen.frozen_copy(self.classifier)
         self.chance = random.Random(method.seed)
         self.past = None
         if method.plan.past_probability > 0:
@@ -342,9 +343,7 @@ class Game:
             )
         compiled = self.arithmetic.compiled
         self.look = compiled(self.classifier.with_features)
-        learns = self.method.plan.trains_classifier
-        current = self.classifier if learns else frozen.frozen_copy(self.classifier)
-        self.current_judge = compiled(current.__call__)
+        self.current_judge = compiled(self.current.__call__)
         self.past_judge = compiled(self.past.drawn.__call__) if self.past else None
         self.make_mask = compiled(self.masker.__call__)
 
@@ -494,6 +493,8 @@ class Game:
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self.method.load_state_dict(state["method"])
+        if self.current is not self.classifier:  # a copy, which does not follow by itself
+            frozen.take_weights(self.current, self.classifier.state_dict())
         self.masker_optimizer.load_state_dict(state["masker_optimizer"])
         self.classifier_optimizer.load_state_dict(state["classifier_optimizer"])
         if self.past:

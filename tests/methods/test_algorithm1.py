@@ -219,6 +219,17 @@ def test_the_fixed_classifier_and_its_batchnorm_stay_untouched(classifier, batch
     assert game.past is None
 
 
+def test_a_game_that_goes_on_is_judged_by_the_classifier_it_had(classifier, batch):
+    """Though the classifier that it was made with is another."""
+    other = copy.deepcopy(classifier)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    game, resumed = a_game(other, Baseline), a_game(classifier, Baseline)
+    resumed.load_state_dict(game.state_dict())
+    assert_same(game.step(*batch), resumed.step(*batch))
+
+
 def test_the_shared_classifier_is_never_changed(classifier, batch):
     before = snapshot(classifier)
     a_game(classifier, strategy="L").step(*batch)
