@@ -89,7 +89,8 @@ class Algorithm1(SaliencyMethod):
     search_trials, search_steps
         How many λ_r are tried, and for how many training steps each.
     save_every
-        Steps between two kept classifiers (official smf). None: the strategy's.
+        Steps between two kept classifiers (official smf), where the strategy keeps more than the
+        first. None: the strategy's.
     past_classifiers
         How many are kept, replaced at random (official f_size: 30).
     include_first
@@ -205,7 +206,8 @@ class Algorithm1(SaliencyMethod):
     @property
     def kept_every(self) -> int | None:
         """Steps of an epoch between two kept classifiers; None: only the first is kept."""
-        return self.save_every or self.plan.save_every
+        usual = self.plan.save_every
+        return usual and (self.save_every or usual)  # a recipe's makes no L5 of FL
 
     @property
     def mask_size_weight(self) -> float:

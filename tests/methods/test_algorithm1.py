@@ -270,6 +270,7 @@ def test_without_past_judges_no_classifier_is_copied(classifier, strategy):
     ("options", "kept"),
     [
         ({"strategy": "FL"}, [1, 1, 1, 1, 1, 1]),  # the first, after its first step; no other
+        ({"strategy": "FL", "save_every": 2}, [1, 1, 1, 1, 1, 1]),  # as where a recipe sets it
         ({"strategy": "L100", "save_every": 2}, [1, 2, 2, 3, 3, 4]),
         ({"strategy": "L100", "save_every": 2, "include_first": True}, [1, 2, 2, 3, 3, 4]),
         ({"strategy": "L100", "save_every": 1, "past_classifiers": 3}, [1, 2, 3, 3, 3, 3]),
