@@ -191,7 +191,7 @@ IMAGENETTE_FULL = Recipe(
     share=0.2,  # as published: 60 epochs of a fifth are twelve passes
     precision="bf16",
     methods={
-        # An epoch has 15 steps, of which the published 100 would keep no past classifier.
+        # An epoch has 15 steps: every 100, as published, would keep none but the first.
         "casm": {"save_every": 5, "lambda_r": "search"},
         "baseline": {"lambda_r": "search"},
         "casm-inout": {"save_every": 5, "lambda_r": "search"},

@@ -54,8 +54,9 @@ def decode_rgb(encoded: bytes, name: str, upright: bool = False) -> np.ndarray:
 def _plain_jpeg(encoded: bytes, picture: Image.Image) -> np.ndarray | None:
     """The pixels that Pillow would give; None for what is left to Pillow.
 
-    Pillow holds the interpreter lock while it decodes, so that threads wait for one another;
-    OpenCV does not. Both have libjpeg-turbo do it, and agree in every bit.
+    Pillow decodes 64 KB at a time and takes the interpreter lock in between, for which it waits
+    while other threads have it; OpenCV decodes all at once. Both have libjpeg-turbo do it, and
+    agree in every bit.
     """
     if picture.format != "JPEG" or picture.mode not in ("RGB", "L"):
         return None
