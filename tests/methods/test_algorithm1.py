@@ -599,3 +599,9 @@ def test_epochs_too_short_to_keep_a_past_classifier_are_announced(
     with caplog.at_level(logging.WARNING, "casm_bench"):
         CASM(classifier, **options)._check_past_is_kept(steps)
     assert ("--set casm.save_every=5" in caplog.text) is warned
+
+
+def test_training_announces_it(shapes, classifier, caplog):
+    with caplog.at_level(logging.WARNING, "casm_bench"):
+        CASM(classifier, epochs=1).fit(TrainBatches(shapes, classifier, 8))
+    assert "an epoch has 4 steps" in caplog.text

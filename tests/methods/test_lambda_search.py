@@ -12,6 +12,7 @@ from casm_bench import training
 from casm_bench.data.shapes import load_shapes
 from casm_bench.errors import UsageError
 from casm_bench.methods import _lambda_search
+from casm_bench.methods._algorithm1 import Game
 from casm_bench.methods._lambda_search import Trial, next_lambda
 from casm_bench.methods.baseline import Baseline
 from casm_bench.methods.casm import CASM
@@ -161,6 +162,32 @@ def test_an_interrupted_search_goes_on(shapes, classifier, tmp_path, monkeypatch
     resumed.fit(batches_of(shapes, classifier, tmp_path))
     assert resumed.findings == expected.findings
     assert len(calls) == 2 + 3  # the first trial was not repeated; two more, and the training
+
+
+def test_a_trial_interrupted_in_its_second_pass_goes_on_there(
+    shapes, classifier, tmp_path, monkeypatch
+):
+    """Three batches are a pass, and a trial takes two steps more."""
+    steps = {"search_trials": 1, "search_steps": 5}
+    expected, interrupted, resumed = (searching(classifier, CASM, **steps) for _ in range(3))
+    expected.fit(batches_of(shapes, classifier))
+    batches = dataclasses.replace(
+        batches_of(shapes, classifier, tmp_path), checkpoint_every_s=0, most_steps=2
+    )
+    real, taken = Game.step, []
+
+    def stops_at_the_fifth(game, *batch):
+        taken.append(batch)
+        if len(taken) == 5:
+            raise KeyboardInterrupt
+        return real(game, *batch)
+
+    monkeypatch.setattr(Game, "step", stops_at_the_fifth)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.fit(batches)
+    resumed.fit(batches)
+    assert resumed.findings == expected.findings
+    assert len(taken) == 5 + 1 + 2  # the fifth again, and the training
 
 
 def test_without_held_out_pictures_there_is_no_search(shapes, classifier):
