@@ -44,6 +44,7 @@ from casm_bench.backbones.classifier import Classifier, build_classifier
 from casm_bench.files import write_atomically
 from casm_bench.methods._algorithm1 import Algorithm1, Game
 from casm_bench.recipes import Precision
+from casm_bench.records import provenance
 
 Step = Callable[[Tensor, Tensor], object]
 
@@ -301,9 +302,10 @@ def markdown(rows: list[dict[str, object]]) -> str:
 def heading(options: argparse.Namespace) -> str:
     on_gpu = options.device.startswith("cuda")
     device = torch.cuda.get_device_name() if on_gpu else platform.processor() or "CPU"
+    made = provenance(device=device, threads=0, classifier_sha256=None, data_sha256="")
     return (
         f"{device}, torch {torch.__version__}, {options.classifier}, batch {options.batch}, "
-        f"{options.size} px, {options.rounds} rounds.\n\n"
+        f"{options.size} px, {options.rounds} rounds; commit {made['commit']}.\n\n"
     )
 
 

@@ -30,6 +30,7 @@ from .errors import WorkError
 from .files import write_atomically
 
 SCHEMA = 1
+REMARK = "remark.txt"  # in the folder of a recipe
 MEASUREMENT = 1  # raise it when a change to the code changes results: old records are then redone
 CACHE = "cache"  # folder of checkpoints and maps in the results folder; never holds records
 PACKAGES = (
@@ -437,6 +438,12 @@ def _read_hashed(record: Path, file: HashedFile) -> bytes:
             "again."
         )
     return content
+
+
+def read_remarks(results: Path) -> dict[tuple[str, str], str]:
+    """By data and recipe, what a reader must know of these records: their folder's remark.txt."""
+    found = sorted(results.glob(f"*/*/{REMARK}"))
+    return {path.parts[-3:-1]: " ".join(path.read_text().split()) for path in found}
 
 
 # --- provenance -------------------------------------------------------------------------------

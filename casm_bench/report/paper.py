@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import UsageError, WorkError
 from ..files import write_atomically
-from ..records import Record, load_records
+from ..records import Record, load_records, read_remarks
 from .cards import cards_as_markdown
 from .compare import (
     EXPLANATION,
@@ -117,7 +117,7 @@ def _contents(records: Sequence[Record], results: Path) -> tuple[dict[str, bytes
     sweeps = {sweep.name: sweep for sweep in find_sweeps(records)}
     swept = {id(record) for sweep in sweeps.values() for record in sweep.records()}
     kept = [record for record in records if not record.variant or id(record) not in swept]
-    tables = {"table1": make_tables(kept, rows)}
+    tables = {"table1": make_tables(kept, rows, read_remarks(results))}
     texts = {"table1.tex": to_latex(tables["table1"]), "table1.csv": to_csv(records, rows)}
     texts[LISTED] = list_of(records, results)
     if metrics := metric_tables(kept):

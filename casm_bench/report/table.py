@@ -56,10 +56,15 @@ class Line:
     method: str | None
 
 
-def make_tables(records: Sequence[Record], rows: Mapping[str, Published]) -> list[Table]:
+def make_tables(
+    records: Sequence[Record],
+    rows: Mapping[str, Published],
+    remarks: Mapping[tuple[str, str], str] | None = None,
+) -> list[Table]:
     """Table 1, then what does not belong into it: sources, subsets and variants, other rules.
 
-    `rows` are the published rows of Table 1, in the paper's order.
+    `rows` are the published rows of Table 1, in the paper's order; `remarks` say by data and recipe
+    what a reader must know of the records.
     """
     found = measurements(records, rows)
     shown = standing(m.run for m in found)
@@ -77,13 +82,17 @@ def make_tables(records: Sequence[Record], rows: Mapping[str, Published]) -> lis
         listings.append(_listing("variants", caption, "what differs", variants, found))
     if others := [m for m in found if m.renamed and not m.source]:
         listings.append(_policy_table(others))
-    return [main_table(found, rows), *listings]
+    return [main_table(found, rows, remarks or {}), *listings]
 
 
 # --- Table 1 ----------------------------------------------------------------------------------
 
 
-def main_table(found: Sequence[Measurement], rows: Mapping[str, Published]) -> Table:
+def main_table(
+    found: Sequence[Measurement],
+    rows: Mapping[str, Published],
+    remarks: Mapping[tuple[str, str], str],
+) -> Table:
     """The paper's rows in its order, then other methods; controls below a rule.
 
     Of all that was found it shows what stands for the methods; the rest may hold the controls of
@@ -108,7 +117,12 @@ def main_table(found: Sequence[Measurement], rows: Mapping[str, Published]) -> T
         columns=columns,
         rows=[_main_row(line, by_setting, controls_of) for line in (*lines, *controls)],
         rule_before=len(lines) if controls else None,
-        notes={str(setting): _note(measured) for setting, measured in by_setting.items()},
+        notes={
+            str(setting): " ".join(
+                filter(None, (_note(same), remarks.get((setting.data, setting.recipe))))
+            )
+            for setting, same in by_setting.items()
+        },
     )
 
 

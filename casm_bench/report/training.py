@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ QUANTITIES: dict[str, tuple[str, Ends]] = {  # what is logged, how to call it, e
     "mask_entropy": ("mask entropy (bits)", (0, None)),
 }
 PANELS = 4  # in a row: the first of these quantities that its records have
+MARKED = 6  # epochs of a curve that carry a mark, lest marks hide the line
 MARGIN = 0.03  # of an axis beyond its ends, for marks that lie on them
 
 
@@ -101,7 +103,9 @@ def _draw(
         if len(curves) > 1:
             for curve in curves:
                 axes.plot(*_points(curve), color=style["color"], lw=0.5, alpha=0.6)
-        axes.plot(*_points(_mean(curves)), label=same[0].title, **style)
+        epochs, means = _points(_mean(curves))
+        every = math.ceil(len(epochs) / MARKED)
+        axes.plot(epochs, means, label=same[0].title, markevery=every, **style)
     name, ends = QUANTITIES[quantity]
     axes.set_ylabel(name)
     _set_ends(axes, *ends)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from casm_bench.records import read_remarks
 from casm_bench.report.latex import to_latex
 from casm_bench.report.long_csv import CSV_COLUMNS, to_csv
 from casm_bench.report.measured import measurements
@@ -28,7 +29,7 @@ GROUP = {"localization_error": 20.0, "interval": [0, 100], "n_images": 40}
 
 def main(records, rows):
     whole = [m for m in measurements(records, rows) if not (m.variant or m.source)]
-    return main_table(whole, rows)
+    return main_table(whole, rows, {})
 
 
 def caption_of(records, rows):
@@ -118,6 +119,17 @@ def test_the_caption_tells_oracle_thresholds_apart(a_record, rows):
     caption = caption_of([a_record(protocols=("casm", "wsol"))], rows)
     assert "threshold policy: oracle, nothing tuned (wsol)" not in caption
     assert "own, nothing tuned (casm); oracle, best on the evaluated images (wsol)" in caption
+
+
+def test_a_remark_stands_beside_the_setting_that_it_belongs_to(a_record, rows, tmp_path):
+    for recipe, words in {"quick": "Read  with\ncare.", "other": "Not this."}.items():
+        folder = tmp_path / "madeup" / recipe
+        folder.mkdir(parents=True)
+        (folder / "remark.txt").write_text(words)
+    table, *_ = make_tables([a_record("casm")], rows, read_remarks(tmp_path))
+    (note,) = table.notes.values()
+    assert note.endswith("nothing tuned. Read with care.")
+    assert "Not this." not in to_markdown([table])
 
 
 def test_upper_bounds_are_marked_in_every_table(a_record, rows):

@@ -37,6 +37,17 @@ def test_lines_are_means_over_seeds_beside_every_seed(trained, rows):
         )
 
 
+@pytest.mark.parametrize(("epochs", "marked"), [(1, 1), (6, 6), (7, 4), (60, 6)])
+def test_a_long_training_carries_few_marks(a_record, rows, epochs, marked):
+    training = [{"epoch": i + 1, "mask_mean": 0.5, "seconds": 1.0} for i in range(epochs)]
+    records = [a_record("casm", training=training)]
+    with drawn_alike():
+        figure = training_figure(records, measurements(records, rows))
+    (line,) = figure.axes[0].lines
+    assert len(line.get_xdata()) == epochs
+    assert len(range(0, epochs, line.get_markevery())) == marked
+
+
 def test_without_logged_masks_there_is_no_figure(a_record, rows):
     records = [a_record("casm"), a_record("casm", training=[{"epoch": 1, "loss": 0.1}])]
     assert training_figure(records, measurements(records, rows)) is None
