@@ -74,8 +74,6 @@ def _by_position(feature_BCHW: Tensor, kernel_1C33: Tensor) -> Tensor:
 def _enlarged(maps_BCHW: Tensor, size: torch.Size) -> Tensor:
     if maps_BCHW.shape[-2:] == size:  # feature 1 already has feature 0's grid
         return maps_BCHW
-    if maps_BCHW.is_cuda:  # in the other layout a thread takes a place of all images, one by one
-        maps_BCHW = maps_BCHW.contiguous(memory_format=torch.channels_last)
     return F.interpolate(maps_BCHW, size=size, mode="bilinear", align_corners=False)
 
 

@@ -33,7 +33,7 @@ Augmentation = Literal["none", "flip", "crop-flip"]
 LEAST_AREA = 0.08  # of a random crop, as a share of the picture (torchvision's default)
 AUGMENTATIONS: tuple[Augmentation, ...] = ("none", "flip", "crop-flip")
 
-# OpenCV and Pillow decode and resize without the interpreter lock, so threads are enough.
+# Pillow releases the interpreter lock while it decodes and resizes, so threads are enough.
 _THREADS = min(16, os.cpu_count() or 1)
 _logger = logging.getLogger("casm_bench")
 _Item, _Result = TypeVar("_Item"), TypeVar("_Result")

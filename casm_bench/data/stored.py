@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -18,9 +16,6 @@ from ..protocols import Frame
 from .dataset import Dataset
 from .frames import to_frame_image
 
-END_OF_JPEG = b"\xff\xd9"
-# In a scan: neither an escaped 255, nor filling, nor where to start again after damage.
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _UNDECODABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -41,40 +36,12 @@ def decode_rgb(encoded: bytes, name: str, upright: bool = False) -> np.ndarray:
     """
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
-            if not upright and (at_once := _plain_jpeg(encoded, picture)) is not None:
-                return at_once
             turned = ImageOps.exif_transpose(picture) if upright else picture
             return np.array(turned.convert("RGB"))
     except UnidentifiedImageError as error:  # its text names a memory address, so leave it out
         raise _undecodable(name, "this is not a picture file") from error
     except _UNDECODABLE as error:
         raise _undecodable(name, str(error)) from error
-
-
-def _plain_jpeg(encoded: bytes, picture: Image.Image) -> np.ndarray | None:
-    """The pixels that Pillow would give; None for what is left to Pillow.
-
-    Pillow decodes 64 KB at a time and takes the interpreter lock in between, for which it waits
-    while other threads have it; OpenCV decodes all at once. Both have libjpeg-turbo do it, and
-    agree in every bit.
-    """
-    if picture.format != "JPEG" or picture.mode not in ("RGB", "L"):
-        return None
-    if not _is_one_whole_scan(encoded, picture.fp.tell()):
-        return None
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    picture_HW3 = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    return None if picture_HW3 is None else cv2.cvtColor(picture_HW3, cv2.COLOR_BGR2RGB)
-
-
-def _is_one_whole_scan(encoded: bytes, start: int) -> bool:
-    """Whether the scan that Pillow found to start here is all there is until the file's end.
-
-    Of files that end early, or are damaged so that a marker nobody knows stands in a scan, OpenCV
-    may show a part; Pillow refuses them.
-    """
-    found = _MARKER.search(encoded, start)
-    return found is not None and encoded[found.start() :] == END_OF_JPEG
 
 
 def _undecodable(name: str, reason: str) -> WorkError:
