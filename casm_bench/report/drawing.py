@@ -190,27 +190,31 @@ def curve_grid(curves: Sequence[Curve], xlabel: str, ylabel: str, reference: str
 def _curve_panel(
     axes: Axes, curves: Sequence[Curve], names: Sequence[str], reference: Sequence[Curve]
 ) -> None:
+    stages = _stages([*curves, *reference])
     for number, curve in enumerate(reference):
         if curve not in curves:
             line = LINES[number % len(LINES)]
-            axes.plot(
-                range_of(curve), curve.y, line, color="0.6", lw=2.2, label=curve.name, zorder=1
-            )
+            x = _places(curve, stages)
+            axes.plot(x, curve.y, line, color="0.6", lw=2.2, label=curve.name, zorder=1)
     for curve in curves:
         style = look(names.index(curve.name))
-        x, every = range_of(curve), max(1, len(curve.y) // 6)
+        x, every = _places(curve, stages), max(1, len(curve.y) // 6)
         axes.fill_between(x, curve.low, curve.high, color=style["color"], alpha=0.15, lw=0)
         axes.plot(x, curve.y, label=curve.name, markevery=every, ms=3, **style)
-    if curves and isinstance(curves[0].x[0], str):
-        stages = curves[0].x
+    if stages:
         axes.set_xticks(range(len(stages)), stages, rotation=60, ha="right", fontsize=6)
     tidy(axes)
 
 
-def range_of(curve: Curve) -> Sequence[float]:
-    """Its x; places in order where those are names."""
-    named = bool(curve.x) and isinstance(curve.x[0], str)
-    return range(len(curve.x)) if named else curve.x  # type: ignore[return-value]
+def _stages(curves: Sequence[Curve]) -> list[str]:
+    """All stages that the curves name, in the order of the longest; none where x are numbers."""
+    longest_first = sorted(curves, key=lambda curve: -len(curve.x))
+    return list(dict.fromkeys(x for curve in longest_first for x in curve.x if isinstance(x, str)))
+
+
+def _places(curve: Curve, stages: Sequence[str]) -> Sequence[float]:
+    """Its x; the places of its stages where x are names: not every curve has all of them."""
+    return [stages.index(x) for x in curve.x] if stages else curve.x  # type: ignore[misc]
 
 
 # --- curves with names beside them ------------------------------------------------------------

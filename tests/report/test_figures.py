@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from casm_bench.records import per_image_table, save_record
 from casm_bench.report.added import added_curves, added_figure
 from casm_bench.report.cost import cost_figure, priced
-from casm_bench.report.drawing import TEXT_WIDTH, apart, drawn_alike, look, render
+from casm_bench.report.drawing import (
+    TEXT_WIDTH,
+    Curve,
+    apart,
+    curve_grid,
+    drawn_alike,
+    look,
+    render,
+)
 from casm_bench.report.errors import error_figure, shift_figure, shifts
 from casm_bench.report.evidence import evidence, evidence_figure
 from casm_bench.report.measured import measurements
@@ -165,6 +173,22 @@ def test_controls_are_grey_in_every_column(a_record):
         assert axes.lines[0].get_color() == "0.6"
     alone = added_figure("insertion-deletion", curves[2:])
     assert [axes.get_title() for axes in alone.axes if axes.axison] == ["control"]
+
+
+def test_a_curve_without_the_first_stage_stands_at_its_own():
+    """The random map has no masker that could be randomized."""
+    stages = ["masker", "logits", "stem"]
+    curves = [
+        Curve(name, "spearman", column, x, y, y, y)
+        for name, column, x, y in (
+            ("Random map", "control", stages[1:], [1.0, 1.0]),
+            ("CASM", "trained masker", stages, [0.1, 0.9, 0.0]),
+        )
+    ]
+    axes = curve_grid(curves, "", "", reference="control").axes[0]
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    assert drawn == {"Random map": [1, 2], "CASM": [0, 1, 2]}
+    assert [text.get_text() for text in axes.get_xticklabels()] == stages
 
 
 def test_stages_are_named_along_the_axis(a_record):
