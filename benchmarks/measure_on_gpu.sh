@@ -28,7 +28,8 @@ photographs() {  # METHODS [--set ...]: trained on Imagenette, scored on ILSVRC 
 }
 
 # 1. The training step beside its floors, and methods' images per second.
-grep -qs "commit $(git rev-parse HEAD)" benchmarks/gpu.md || "$PYTHON" benchmarks/gpu.py --out benchmarks/gpu.md
+grep -qs "commit $(git rev-parse HEAD)" benchmarks/gpu.md ||
+    "$PYTHON" benchmarks/gpu.py --out benchmarks/gpu.md
 
 # 2. CASM and Baseline on photographs: strategies, objectives, λ_r, update order.
 photographs casm baseline
