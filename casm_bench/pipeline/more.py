@@ -34,7 +34,7 @@ from ..records import SIDES, Record, add_metrics, load_per_image, load_records
 from ..statistics import mean_interval
 from . import sanity
 from .bench import Bench, identity
-from .measurement import Measurement, Row, by_metric, present
+from .method_run import MethodRun, Row, by_metric, present
 from .request import Request, check_settings_of_part
 
 IN_PERCENT = ("pointing", "max-box-acc", "top-classes", "masked")  # the others as they come
@@ -108,12 +108,12 @@ class Judges:
         return self.ranks[frame]
 
 
-class More(Measurement):
+class More(MethodRun):
     """A finished run, and what else can be measured on its maps."""
 
     def __init__(self, bench: Bench, cls: type, images: int | None, judges: Judges) -> None:
         self.known = finished_record(bench, cls)
-        super().__init__(bench, cls, bench.config_of(cls), key="")
+        super().__init__(bench, cls)
         self.judges = judges
         self.frame = CASM.input_frame
         self.images = images
@@ -149,7 +149,7 @@ class More(Measurement):
                 "classifiers": self._judges_of(family),
                 **self.remarks,
             },
-            "provenance": self._provenance(),
+            "provenance": self.provenance(),
         }
         table = pa.table({"name": names, **columns})
         self.known = add_metrics(self.known, self.bench.request.out, family, found, table)
@@ -181,7 +181,7 @@ class More(Measurement):
         if family.startswith("randomized") and self.size < sanity.LEAST_SIDE:
             return f"frames of less than {sanity.LEAST_SIDE} pixels have no SSIM"
         asks = family in ASK_THE_CLASSIFIER
-        if asks and not (self.dataset.has_pixels and self._labels_fit()):
+        if asks and not (self.dataset.has_pixels and self.labels_fit()):
             return "no classifier here knows these classes"
         return ""
 
@@ -192,13 +192,12 @@ class More(Measurement):
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Maps of the chosen images from the cache; made anew only if nothing must be trained."""
         chosen = self.chosen if chosen is None else chosen
-        fitted = not self.facts.trained or (self.folder / "fitted.pt").exists()
-        cache = self._cache_of(frame)
-        if not self._missing(cache, self.dataset):
+        cache = self.cache_of(frame)
+        if not self.missing(cache, self.dataset):
             pass
-        elif fitted:
-            self._fit()
-            cache = self._maps_in(frame)
+        elif self.is_fitted:
+            self.fit()
+            cache = self.maps_in(frame)
         else:
             raise WorkError(
                 f"The maps of {self.facts.name!r} are no longer in the cache, nor is what it "
@@ -217,7 +216,7 @@ class More(Measurement):
         self, method: SaliencyMethod, indices: list[int]
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Maps that another method than the finished run's makes of these images."""
-        return self._maps_now(self.dataset, self.frame, method, indices)
+        return self.maps_now(self.dataset, self.frame, method, indices)
 
     def _picture(self, index: int) -> np.ndarray:
         return self.dataset.frame_image(index, self.frame, self.size)
@@ -230,7 +229,7 @@ class More(Measurement):
 
     def _masks(self) -> Iterator[Row]:
         for index, map_HW in self.cached_maps(self.frame):
-            yield self._mask_scores(index, map_HW, self.frame)
+            yield self.mask_scores(index, map_HW, self.frame)
 
     def _pointing(self) -> Iterator[Row]:
         truth = true_boxes(self.dataset, CASM, self.size)
@@ -288,7 +287,7 @@ class More(Measurement):
         for index, map_HW in self.cached_maps(self.frame):
             picture_HW3 = self._picture(index)
             pictures = {"clean": picture_HW3}
-            pictures |= masked_pictures(picture_HW3, self._binary(map_HW))
+            pictures |= masked_pictures(picture_HW3, self.binary(map_HW))
             labels_B = np.repeat(self.dataset.labels_N[index], len(pictures))
             values = {}
             for name, judge in self.shown_masked.items():
@@ -306,8 +305,7 @@ class More(Measurement):
 
     def _learned_classifier(self) -> Classifier | None:
         """The method's own, where it is there and no longer the one that the run began with."""
-        kept = self.imported or (self.folder / "fitted.pt").exists()
-        if not (self.facts.trained and kept):
+        if not (self.facts.trained and self.is_fitted):
             return None
         own, first = self.fitted().classifier, self.bench.classifier.state_dict()
         same = all(torch.equal(value, first[name]) for name, value in own.state_dict().items())
