@@ -588,8 +588,9 @@ def _parse_rule(text: str | None) -> Any:
 
 
 def _print_results(records: list[Any], results: Path) -> None:
+    from .report.cells import NO_BETTER, NO_BETTER_MEANS
     from .report.published import read_published, table1_rows
-    from .report.table import NO_BETTER, NO_BETTER_MEANS, final_table
+    from .report.summary import final_table
 
     lines = final_table(records, table1_rows(read_published(results)))
     _print_table("Localization error in %, with 95 % intervals", lines)
