@@ -31,7 +31,7 @@ from ..metrics.masks import mask_statistics
 from ..metrics.scoring import score_maps
 from ..progress import progress
 from ..protocols import CASM
-from ..records import provenance
+from ..provenance import provenance
 from .bench import Bench
 from .following import Follower
 from .imported import FITTED

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -130,7 +130,7 @@ class More(MethodRun):
             announce(f"{self.facts.name}: no {family}, {reason}")
             return
         self.pooled, self.curves, self.remarks = {}, {}, {}
-        rows = list(getattr(self, f"_{family.replace('-', '_')}")())
+        rows = list(self._measured(family))
         names = [self.dataset.names[index] for index, _ in rows]
         columns = by_metric(rows)
         scale = 100 if family in IN_PERCENT else 1
@@ -226,6 +226,21 @@ class More(MethodRun):
         return self.bench.classifier.normalize(picture_HW3.movedim(-1, 0)[None])[0]
 
     # --- families -----------------------------------------------------------------------------
+
+    def _measured(self, family: str) -> Iterator[Row]:
+        measures: dict[str, Callable[[], Iterator[Row]]] = {
+            "masks": self._masks,
+            "pointing": self._pointing,
+            "max-box-acc": self._max_box_acc,
+            "pixels": self._pixels,
+            "top-classes": self._top_classes,
+            "masked": self._masked,
+            "insertion-deletion": self._insertion_deletion,
+            "saliency-metric": self._saliency_metric,
+            "randomized-weights": partial(sanity.weights_rows, self, self.few),
+            "randomized-labels": partial(sanity.labels_rows, self, self.few),
+        }
+        return measures[family]()
 
     def _masks(self) -> Iterator[Row]:
         for index, map_HW in self.cached_maps(self.frame):
@@ -338,12 +353,6 @@ class More(MethodRun):
             label = int(self.dataset.labels_N[index])
             judged = (self.bench.classifier, self._normalised(index), label)
             yield index, {"saliency_metric": saliency_metric(*judged, box if any(box) else None)}
-
-    def _randomized_weights(self) -> Iterator[Row]:
-        yield from sanity.weights_rows(self, self.few)
-
-    def _randomized_labels(self) -> Iterator[Row]:
-        yield from sanity.labels_rows(self, self.few)
 
 
 def finished_benches(request: Request, classes: Sequence[type]) -> list[Bench]:
