@@ -13,7 +13,7 @@ run: $(VENV)/installed  ## install, then train and score on drawn shapes: METHOD
 	$(BIN)/python -m casm_bench run --methods $(METHODS) $(OPTIONS)
 
 paper: $(VENV)/installed  ## tables, figures and paper/casm-bench.pdf from results/, training nothing
-	$(BIN)/python -m casm_bench paper --readme README.md
+	$(BIN)/python -m casm_bench paper --fill README.md docs/findings.md
 
 report: $(VENV)/installed  ## the page, report/index.html, from results/
 	$(BIN)/python -m casm_bench report

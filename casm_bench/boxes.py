@@ -7,7 +7,6 @@ in arrays, None for a single map.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import cv2
 import numpy as np
@@ -192,14 +191,6 @@ def box_from_map(map_HW: np.ndarray, rule: BoxRule, copies: int = 1) -> Box | No
         height, width = map_HW.shape
         return 0, 0, width, height
     return box
-
-
-def predict_boxes(
-    maps_BHW: Iterable[np.ndarray], rule: BoxRule, size: int, upsample: Upsample = "auto"
-) -> np.ndarray:
-    """Boxes of maps in a square frame of `size`, int64 B×4; all zeros where there is none."""
-    boxes = [predict_box(map_HW, rule, size, upsample) or NO_BOX for map_HW in maps_BHW]
-    return np.array(boxes, np.int64).reshape(-1, 4)
 
 
 def predict_box(

@@ -395,14 +395,14 @@ class Paper:
     """Folder whose generated/ and casm-bench.pdf are written."""
     drop_missing: bool = False
     """Go on without records that the last paper was made from and that are gone."""
-    readme: Path | None = None
-    """Text file whose tables between `<!-- table: … -->` marks are made anew, too."""
+    fill: list[Path] = field(default_factory=list)
+    """Text files whose tables between `<!-- table: … -->` marks are made anew, too."""
 
     def __call__(self) -> None:
         from .report.paper import write_paper
 
         options = {"drop_missing": self.drop_missing, "digest_of": _data_now}
-        for path in write_paper(self.results, self.out, readme=self.readme, **options):
+        for path in write_paper(self.results, self.out, fill=self.fill, **options):
             print(path)
 
 

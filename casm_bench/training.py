@@ -26,7 +26,7 @@ from .backbones.arithmetic import Arithmetic
 from .backbones.classifier import Classifier
 from .cost import clock
 from .data.dataset import Dataset
-from .data.loader import LEAST_AREA, boxed_training_batches, frame_batches, steps_per_epoch
+from .data.loader import LEAST_AREA, frame_batches, steps_per_epoch, training_batches
 from .errors import UsageError, WorkError
 from .files import write_atomically
 from .progress import progress
@@ -114,7 +114,7 @@ class TrainBatches:
             yield images_BCHW, labels_B
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
-        batches = boxed_training_batches(
+        batches = training_batches(
             self.dataset,
             self.classifier.input_size,
             self.batch_size,

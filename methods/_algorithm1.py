@@ -270,7 +270,7 @@ class PastClassifiers:
     def _fit_on_device(self, live: Classifier) -> bool:
         state = live.state_dict()
         device = next(iter(state.values())).device
-        if not _is_gpu(device):
+        if device.type == "cpu":
             return True
         needed = self.capacity * sum(value.nbytes for value in state.values())
         free, _ = torch.cuda.mem_get_info(device)
@@ -573,10 +573,6 @@ def _share_batch_statistics(method: Algorithm1) -> None:
     method.masker.decoder = descent.jointly_normalised(method.masker.decoder)
     if method.plan.trains_classifier:
         method.classifier = descent.jointly_normalised(method.classifier)
-
-
-def _is_gpu(device: torch.device) -> bool:
-    return device.type == "cuda"
 
 
 def _weights_by_reference() -> object:

@@ -17,13 +17,12 @@ Rule = Callable[..., Any]  # rule(function, *args, **kwargs) is called in the fu
 class Exchanged(TorchFunctionMode):
     """Within this context, calls of the functions in `rules` go to their rule.
 
-    What a rule itself calls is not exchanged. `calls` counts them.
+    What a rule itself calls is not exchanged.
     """
 
     def __init__(self, rules: Mapping[Callable, Rule]) -> None:
         super().__init__()
         self.rules = rules
-        self.calls = 0
 
     def __torch_function__(
         self, function: Callable, types: object, args: tuple = (), kwargs: dict | None = None
@@ -32,5 +31,4 @@ class Exchanged(TorchFunctionMode):
         rule = self.rules.get(function)
         if rule is None:
             return function(*args, **kwargs)
-        self.calls += 1
         return rule(function, *args, **kwargs)

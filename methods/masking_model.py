@@ -112,7 +112,7 @@ class MaskingModel(SaliencyMethod):
         self.network.eval()
         with torch.no_grad():
             _, features = self.classifier.with_features(self.shown(self.pixels(images_BCHW)))
-            mask_B1hw, _ = self.network(features, labels_B, self.conf)
+            mask_B1hw = self.network(features, labels_B, self.conf)
         return mask_B1hw[:, 0]
 
     def pixels(self, images_BCHW: Tensor) -> Tensor:
@@ -272,7 +272,7 @@ class MaskPhase(Phase):
         real_B = requests_B == labels_B
         features = self.encode(pixels_BCHW)
         with self.arithmetic.forward(pixels_BCHW.device):
-            mask_B1hw, _ = self.make_mask(features, requests_B)
+            mask_B1hw = self.make_mask(features, requests_B)
         mask_B1HW = masker.enlarge(mask_B1hw, pixels_BCHW, "bilinear")
         destroyed_BK = self.judge(pixels_BCHW, 1 - mask_B1HW)
         preserved_BK = self.judge(pixels_BCHW, mask_B1HW)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
 from casm_bench import registry
 from casm_bench.records import load_records
+from casm_bench.report.marked import with_tables
 from casm_bench.report.measured import in_paper_order
 from casm_bench.report.published import read_published, table1_rows
-from casm_bench.report.readme import with_tables
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -32,11 +33,12 @@ def test_readme_method_on_a_linear_classifier(tmp_path):
     torch.testing.assert_close(maps_BHW, expected_BHW.detach())
 
 
-def test_tables_are_those_of_the_records():
+@pytest.mark.parametrize(("name", "tables"), [("README.md", 3), ("docs/findings.md", 5)])
+def test_tables_are_those_of_the_records(name, tables):
     """`make paper` writes them."""
     results = README.parent / "results"
     rows = table1_rows(read_published(results))
     records = in_paper_order(load_records(results), rows)
-    text = README.read_text(encoding="utf-8")
-    assert text.count("<!-- table: ") == text.count("<!-- end of table -->") == 7
+    text = (README.parent / name).read_text(encoding="utf-8")
+    assert text.count("<!-- table: ") == text.count("<!-- end of table -->") == tables
     assert with_tables(text, records, rows) == text

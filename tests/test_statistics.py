@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, bootstrap
 
+from casm_bench import statistics
 from casm_bench.statistics import (
     _two_level_bootstrap,
     combined_interval,
@@ -67,6 +68,12 @@ def test_wilson_holds_the_proportion_and_mirrors(hits_n):
     assert wilson(n - hits, n) == pytest.approx((1 - high, 1 - low), abs=1e-12)
 
 
+def test_the_bound_at_either_end_is_exact():
+    for n in range(1, 500):
+        assert wilson(0, n)[0] == 0
+        assert wilson(n, n)[1] == 1
+
+
 @pytest.mark.parametrize(("hits", "n"), [(1, 0), (-1, 5), (6, 5), (math.nan, 5)])
 def test_no_proportion_no_interval(hits, n):
     with pytest.raises(ValueError, match="not a proportion"):
@@ -93,10 +100,21 @@ def test_the_same_images_count_once():
     assert not again.pooled
 
 
+def test_seeds_that_differ_in_images():
+    """The same images are as many as the fewest; new ones count together, of two seeds too."""
+    same = mean_error([20.0, 30.0], [100, 40], same_images=True)
+    assert (same.low, same.high) == pytest.approx(error_interval(30, 40))
+    new = mean_error([20.0, 30.0], [100, 40], same_images=False)
+    assert (new.low, new.high) == pytest.approx(error_interval(105, 140))
+    assert (same.n_images, new.n_images) == (40, 40)
+    assert (same.pooled, new.pooled) == (False, True)
+
+
 def test_seeds_have_students_interval():
     """s = 10, t(0.975; 2) = 4.302653: 4.302653 · 10 / √3 = 24.8414 on either side of 30."""
     found = mean_error([20.0, 30.0, 40.0], [100, 100, 100], same_images=True)
     assert found.over_seeds == pytest.approx((30 - 24.8414, 30 + 24.8414), abs=1e-4)
+    assert seeds_interval([20.0, 30.0, 40.0]) == found.over_seeds
     assert seeds_interval([50.0]) is None
     assert seeds_interval([1.0, 99.0]) == (0.0, 100.0)  # an error is no more than all of it
 
@@ -109,7 +127,7 @@ def test_one_seed_has_the_same_interval_either_way():
 
 @pytest.mark.parametrize(("errors", "n_images"), [([], []), ([1.0], []), ([1.0], [0])])
 def test_mean_error_needs_images(errors, n_images):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="per seed are needed|not a proportion"):
         mean_error(errors, n_images, same_images=True)
 
 
@@ -123,6 +141,9 @@ def test_rates_and_other_means_have_intervals_of_their_own():
     assert high - values.mean() > values.mean() - low  # the long tail lies above
     assert mean_interval(values) == (low, high, method)
     assert mean_interval(np.full(5, 0.3)) == (0.3, 0.3, "bca")
+    assert mean_interval(np.array([0.3])) == (0.3, 0.3, "bca")
+    assert mean_interval(np.zeros(5)) == (*wilson(0, 5), "wilson")
+    assert mean_interval(np.array([0, 1, 0.5, 0.5]))[2] == "bca"  # no rate, though 0 and 1 occur
 
 
 # --- paired -----------------------------------------------------------------------------------
@@ -143,6 +164,7 @@ def test_mcnemar_is_the_binomial_test_of_discordant_pairs(only_a, only_b, both):
         expected = binomtest(only_a, only_a + only_b).pvalue
     found = compare_hits([(a, b)], same_images=True)
     assert found.p_value == pytest.approx(expected, abs=1e-12)
+    assert found.p_value <= 1
     assert (found.only_a, found.only_b) == (only_a, only_b)
 
 
@@ -167,6 +189,8 @@ def test_scoring_the_same_images_thrice_is_no_more_evidence():
     new = compare_hits([discordant(9, 2, 20)] * 3, same_images=False)
     assert new.n_images == 93
     assert new.p_value == pytest.approx(binomtest(27, 33).pvalue)
+    assert once.detectable == pytest.approx(100 * minimum_detectable(np.arange(31) < 11))
+    assert new.detectable == pytest.approx(100 * minimum_detectable(np.arange(93) < 33))
 
 
 def test_one_seed_has_the_interval_of_bonett_and_price():
@@ -182,6 +206,25 @@ def test_methods_that_never_disagree_still_get_a_width():
     assert found.value == 0
     assert found.low < 0 < found.high
     assert found.p_value == 1
+
+
+def test_no_difference_exceeds_a_hundred_points():
+    """One image: (2 - 1) / 3 ± 1.96 √((3/3 - 1/9) / 3) = 0.333 ± 1.067, cut at 1."""
+    reach = 100 * (1.959963985 * math.sqrt((1 - 1 / 9) / 3) - 1 / 3)
+    b_alone, a_alone = (
+        compare_hits([discordant(*one)], same_images=True) for one in ((0, 1), (1, 0))
+    )
+    assert (b_alone.low, b_alone.high) == (pytest.approx(-reach), 100)
+    assert (a_alone.low, a_alone.high) == (-100, pytest.approx(reach))
+
+
+@pytest.mark.parametrize("same_images", [True, False])
+def test_several_seeds_have_the_middle_95_percent_of_the_bootstrap(same_images):
+    hits = [discordant(30, 10, 60), discordant(20, 15, 65)]
+    found = compare_hits(hits, same_images=same_images)
+    drawn = 100 * _two_level_bootstrap([b.astype(int) - a for a, b in hits], same_images)
+    for bound, share in ((found.low, 0.025), (found.high, 0.975)):
+        assert (drawn < bound - 1e-9).mean() <= share <= (drawn <= bound + 1e-9).mean()
 
 
 @pytest.mark.parametrize("same_images", [True, False])
@@ -213,7 +256,12 @@ def test_several_seeds_are_reported_one_by_one():
     assert found.interval_method == "two-level bootstrap"
 
 
-@pytest.mark.parametrize("hits", [[], [(np.array([True]), np.array([True, False]))]])
+PAIRED = (np.array([True]), np.array([False]))
+UNPAIRED = (np.array([True]), np.array([True, False]))
+EMPTY = (np.array([], bool), np.array([], bool))
+
+
+@pytest.mark.parametrize("hits", [[], [UNPAIRED], [PAIRED, UNPAIRED], [EMPTY], [PAIRED, EMPTY]])
 def test_unpaired_hits_are_refused(hits):
     with pytest.raises(ValueError, match="same images"):
         compare_hits(hits, same_images=True)
@@ -246,6 +294,12 @@ def test_what_is_called_detectable_is_found_four_times_in_five(n, discordant):
     assert power == pytest.approx(0.8, abs=0.02)
 
 
+def test_with_three_images_no_difference_would_be_found():
+    """Connor's equation has no solution below a² - b² = 1.96² - 0.84² = 3.13 images."""
+    assert minimum_detectable(np.ones(3)) == 1
+    assert minimum_detectable(np.zeros(3)) == 1
+
+
 def test_what_one_seed_of_three_must_show_counts_a_third():
     difference_N = np.zeros(200)
     difference_N[:2] = 1
@@ -257,6 +311,7 @@ def test_holm_as_worked_by_hand():
     # 4 × .005 = .02, 3 × .01 = .03, 2 × .03 = .06, and .04 may not lie below it.
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
 
 
@@ -286,6 +341,23 @@ def test_equivalence_turns_exactly_where_the_90_percent_interval_touches():
     target = high + 1
     for margin, verdict in ((1 - 1e-9, "different"), (1 + 1e-9, "undecided")):
         assert equivalence([40.0], [1000], target, margin, same_images=True) == verdict
+
+
+@pytest.mark.parametrize("error", [40.0, 60.0])  # Wilson's longer side points to 50
+def test_the_bounds_of_the_margin_belong_to_it(error):
+    """Margins are differences of floats within a factor of two, so that no rounding decides."""
+    found = mean_error([error], [1000], same_images=True, confidence=0.9)
+    # As `equivalence` reaches: by the distances to the bounds, of a single seed.
+    low, high = error - (error - found.low), error + (found.high - error)
+    verdicts = [
+        equivalence([error], [1000], target, margin, same_images=True)
+        for target, margin in (
+            (error, max(error - low, high - error)),
+            (high + 1, (high + 1) - high),
+            (low - 1, low - (low - 1)),
+        )
+    ]
+    assert verdicts == ["equivalent", "undecided", "undecided"]
 
 
 @pytest.mark.parametrize(
@@ -319,14 +391,26 @@ def test_equivalence_needs_a_margin():
         equivalence([40.0], [1000], 40.0, 0.0, same_images=True)
 
 
-@pytest.mark.parametrize("shape", [0.5, 2.0, 20.0])
-def test_bca_agrees_with_scipy(shape):
-    """Both draw at random; with 2,000 draws a bound is off by a few per cent of its distance."""
-    values = np.random.default_rng(1).gamma(shape, size=150)
-    low, high, _ = mean_interval(values)
-    theirs = bootstrap((values,), np.mean, n_resamples=20_000, batch=500, rng=3, method="BCa")
+SKEWED = [
+    np.random.default_rng(1).gamma(0.5, size=150),
+    np.random.default_rng(2).integers(0, 4, size=9) / 4,  # draws whose mean is the sample's
+    np.random.default_rng(3).exponential(size=40) ** 3,
+]
+
+
+@pytest.mark.parametrize("values", SKEWED)
+def test_bca_agrees_with_scipy(values):
+    """Of the same seed scipy makes the same draws, but jackknifes for the acceleration."""
+    theirs = bootstrap((values,), np.mean, n_resamples=2000, rng=0, method="BCa")
     expected = theirs.confidence_interval
-    assert (low, high) == pytest.approx(expected, abs=0.1 * np.ptp(expected))
+    assert mean_interval(values)[:2] == pytest.approx((expected.low, expected.high), rel=1e-9)
+
+
+@pytest.mark.parametrize("at_once", [1, 100_000])  # 2,000 chunks, or of 666, 666, 666 and 2 draws
+def test_drawing_in_chunks_changes_nothing(monkeypatch, at_once):
+    whole = mean_interval(SKEWED[0])
+    monkeypatch.setattr(statistics, "_AT_ONCE", at_once)
+    assert mean_interval(SKEWED[0]) == whole
 
 
 def test_one_seed_keeps_its_interval():
@@ -351,5 +435,5 @@ def test_combined_interval_is_near_the_one_over_all_images():
 
 @pytest.mark.parametrize(("values", "intervals"), [([], []), ([1.0], [])])
 def test_combined_interval_needs_seeds(values, intervals):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="one value and one interval"):
         combined_interval(values, intervals, same_images=True)

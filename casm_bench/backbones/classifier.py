@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..errors import UsageError
 from . import googlenet  # noqa: F401  (makes the name known to timm)
@@ -46,6 +47,9 @@ class Classifier(nn.Module):
         self.input_size = input_size
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.register_forward_hook(_lay_out_gradient)
 
     @cached_property
     def tap_indices(self) -> tuple[int, ...]:
@@ -164,6 +168,17 @@ class Classifier(nn.Module):
     def denormalize(self, images_BCHW: Tensor) -> Tensor:
         """From normalised images back to [0, 1]."""
         return images_BCHW * self.std + self.mean
+
+
+def _lay_out_gradient(norm: nn.Module, inputs: object, features_BCHW: Tensor) -> None:
+    """Give a BatchNorm its gradient in the usual layout where torch would misread another.
+
+    On a CPU, in eval mode, its backward pass takes the gradient of a batch of one for channels_last
+    whatever the strides of the image are, as they are where tokens were made from a feature map
+    (LeViT): the gradient by the image is then wrong, and nothing says so (torch 2.15).
+    """
+    if features_BCHW.requires_grad and len(features_BCHW) == 1 and not features_BCHW.is_cuda:
+        features_BCHW.register_hook(Tensor.contiguous)
 
 
 def build_classifier(

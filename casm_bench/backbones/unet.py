@@ -31,21 +31,15 @@ class SelectiveUNet(nn.Module):
         )
         self.final = nn.Conv2d(width, 2, 1)
 
-    def forward(
-        self, features: list[Tensor], labels_B: Tensor, conf: float = 0.0
-    ) -> tuple[Tensor, Tensor]:
-        """Mask_B1hw in [0, 1], and exists_B2: logits of "that class is absent" and "is there".
-
-        `conf` is what a place's score must exceed not to be dimmed.
-        """
+    def forward(self, features: list[Tensor], labels_B: Tensor, conf: float = 0.0) -> Tensor:
+        """Mask_B1hw in [0, 1]. `conf` is what a place's score must exceed not to be dimmed."""
         *skips, deepest_BChw = features[1:]
         scores_B1hw = self.scores(deepest_BChw, labels_B)
         flow_BChw = deepest_BChw * torch.sigmoid(scores_B1hw - conf)
         for stage, skip_BChw in zip(self.stages, reversed(skips), strict=True):
             flow_BChw = stage(flow_BChw, skip_BChw)
         on_B1hw, off_B1hw = self.final(flow_BChw).float().abs().chunk(2, dim=1)
-        mask_B1hw = on_B1hw / (on_B1hw + off_B1hw).clamp(min=1e-12)
-        return mask_B1hw, exists_logits(scores_B1hw)
+        return on_B1hw / (on_B1hw + off_B1hw).clamp(min=1e-12)
 
     def scores(self, deepest_BChw: Tensor, labels_B: Tensor) -> Tensor:
         """How much every place of the deepest features speaks for the requested class, B1hw."""

@@ -111,11 +111,6 @@ def boxes_in_view(boxes_N4: ArrayLike, width: int, height: int, view: View) -> n
     return boxes_N4
 
 
-def frame_extent(frame: Frame, width: int, height: int, size: int) -> tuple[int, int]:
-    """Width and height of the frame for an original of `width` × `height`."""
-    return (width, height) if frame == "original" else (size, size)
-
-
 def to_frame_image(image_HW3: np.ndarray, frame: Frame, size: int) -> np.ndarray:
     """A uint8 H×W×3 picture in the frame, bilinear with antialiasing.
 

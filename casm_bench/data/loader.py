@@ -55,13 +55,12 @@ def frame_batches(
     size: int,
     batch_size: int,
     indices: Sequence[int] | np.ndarray | None = None,
-    on_bad: Literal["skip", "raise"] = "skip",
 ) -> Iterator[FrameBatch]:
     """Pictures of `dataset` (all, or those at `indices`, in that order) as size×size batches.
 
     A picture that cannot be read is left out and listed in the `skipped` of a batch near it;
     the batches stay full. Every batch has at least one picture. Raises WorkError if there is
-    not a single readable picture, or for the first unreadable one if `on_bad` is "raise".
+    not a single readable picture.
     """
     chosen_N = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
     if not dataset.has_pixels:
@@ -72,8 +71,6 @@ def frame_batches(
     read = partial(_read_frame, dataset, frame, size)
     for index, picture in _in_order(read, chosen_N.tolist(), ahead=batch_size):
         if isinstance(picture, WorkError):
-            if on_bad == "raise":
-                raise picture
             skipped.append((dataset.names[index], str(picture)))
             continue
         if len(good) == batch_size:  # only now: what is skipped at the end needs a batch as well
@@ -128,42 +125,29 @@ def training_batches(
     start: int = 0,
     part: range | None = None,
     least_area: float = LEAST_AREA,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled batches number `start` and following of one epoch: images_BCHW uint8, labels_B.
-
-    Of every batch only the positions in `part` are read and handed out (None: all of them).
-
-    `augment`: `none`; `flip`, left to right for every other picture; `crop-flip`, also a random
-    crop of 8-100 % of the area (from `least_area` on) with ratio 3/4-4/3 (torchvision's
-    RandomResizedCrop, which the official code uses). Without random crops pictures are cropped as
-    for evaluation. A picture that cannot be read is replaced by the next readable one, with its
-    label, and logged once. Raises UsageError for unknown augmentation and for data without pixels,
-    WorkError if no picture can be read.
-    """
-    for images_BCHW, labels_B, _ in boxed_training_batches(
-        dataset, size, batch_size, seed, epoch, augment, start, part, least_area
-    ):
-        yield images_BCHW, labels_B
-
-
-def boxed_training_batches(
-    dataset: Dataset,
-    size: int,
-    batch_size: int,
-    seed: int,
-    epoch: int,
-    augment: Augmentation = "none",
-    start: int = 0,
-    part: range | None = None,
-    least_area: float = LEAST_AREA,
     scale: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
-    """The batches of `training_batches`, and for each picture its boxes as seen in it.
+    """Shuffled batches number `start` and following of one epoch.
 
-    `scale`: pictures are resized to a short side of so many pixels, of which a size×size square is
-    shown, anywhere if `crop-flip`, else from the centre (VGG's S, without jitter).
-    Boxes are float32 n×4 in pixels of the size×size picture, cropped and flipped like it but not
-    clipped: they may leave the picture, or lie outside it.
+    Yields images_BCHW uint8, labels_B, and for each picture its boxes as seen in it: float32 n×4
+    in pixels of the size×size picture, cropped and flipped like it but not clipped, so that they
+    may leave the picture, or lie outside it.
+
+    augment
+        `none`; `flip`, left to right for every other picture; `crop-flip`, also a random crop with
+        ratio 3/4-4/3 (torchvision's RandomResizedCrop, which the official code uses). Without
+        random crops pictures are cropped as for evaluation.
+    part
+        Positions in every batch that are read and handed out; None: all of them.
+    least_area
+        Of a random crop, as a share of the picture.
+    scale
+        Pictures are resized to a short side of so many pixels, of which a size×size square is
+        shown, anywhere if `crop-flip`, else from the centre (VGG's S, without jitter).
+
+    A picture that cannot be read is replaced by the next readable one, with its label, and logged
+    once. Raises UsageError for unknown augmentation and for data without pixels, WorkError if no
+    picture can be read.
     """
     if augment not in AUGMENTATIONS:
         raise UsageError(f"Unknown augmentation {augment!r}; known are {', '.join(AUGMENTATIONS)}.")

@@ -1,4 +1,4 @@
-"""Localization of the true boxes: LE, OM and F1 under a named protocol."""
+"""Localization of the true boxes: LE and F1 under a named protocol."""
 
 from __future__ import annotations
 
@@ -98,11 +98,6 @@ def score_against(pred_N4: np.ndarray, truth: Truth, protocol: Protocol) -> dict
 def localization_error(hit_N: np.ndarray) -> float:
     """LE: percentage of images in which no true box was found."""
     return 100 * float(np.mean(~hit_N))
-
-
-def official_metric(hit_N: np.ndarray, correct_N: np.ndarray) -> float:
-    """OM: percentage not found or not classified correctly, so a top-1 localization error."""
-    return 100 * float(np.mean(~(hit_N & correct_N)))
 
 
 def continuous_f1(

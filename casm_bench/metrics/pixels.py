@@ -17,14 +17,11 @@ class PixelAveragePrecision:
         self.on_object = np.zeros(len(_EDGES) - 1)
         self.elsewhere = np.zeros(len(_EDGES) - 1)
 
-    def add(
-        self, map_HW: np.ndarray, object_HW: np.ndarray, ignored_HW: np.ndarray | None = None
-    ) -> None:
-        """Count one image's pixels. The map is min-max scaled; ignored ones do not count."""
-        counted_HW = np.ones_like(object_HW) if ignored_HW is None else ~ignored_HW
+    def add(self, map_HW: np.ndarray, object_HW: np.ndarray) -> None:
+        """Count one image's pixels; the map is min-max scaled, the object's mask bool."""
         share_HW = unit_range(map_HW.astype(np.float64))
-        self.on_object += np.histogram(share_HW[object_HW & counted_HW], _EDGES)[0]
-        self.elsewhere += np.histogram(share_HW[~object_HW & counted_HW], _EDGES)[0]
+        self.on_object += np.histogram(share_HW[object_HW], _EDGES)[0]
+        self.elsewhere += np.histogram(share_HW[~object_HW], _EDGES)[0]
 
     def value(self) -> float:
         """PxAP in percent. Raises WorkError where no image shows any object."""

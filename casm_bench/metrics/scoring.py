@@ -22,7 +22,6 @@ from .localization import (
     in_original,
     localization_error,
     map_f1,
-    official_metric,
     score_against,
     true_boxes,
 )
@@ -46,11 +45,8 @@ class Scores:
     out_of_frame_N: np.ndarray  # bool, no true box has any area in the frame: cannot be hit
     threshold: float | None = None  # found on these very images (policy `oracle`)
 
-    def summary(self, correct_N: np.ndarray | None = None) -> dict[str, float | int]:
-        """Percentages over the scored images, and counts of what could not succeed.
-
-        `correct_N`, per scored image whether it is classified correctly, adds OM.
-        """
+    def summary(self) -> dict[str, float | int]:
+        """Percentages over the scored images, and counts of what could not succeed."""
         summary: dict[str, float | int] = {
             "localization_error": localization_error(self.hit_N),
             "f1": 100 * float(self.f1_N.mean()),
@@ -59,8 +55,6 @@ class Scores:
             "n_without_box": int((~self.box_N4.any(axis=1)).sum()),
             "n_out_of_frame": int(self.out_of_frame_N.sum()),
         }
-        if correct_N is not None:
-            summary["official_metric"] = official_metric(self.hit_N, correct_N)
         if self.threshold is not None:
             summary["threshold"] = self.threshold
         return summary

@@ -22,7 +22,7 @@ from ..data.frames import boxes_to_original, to_frame_image
 from ..data.stored import decode_rgb
 from ..errors import UsageError
 from ..files import write_atomically
-from ..images import heat
+from ..images import FIGURE_GREY, heat
 from ..maps import check_map, to_grid, unit_range
 from .bench import Bench
 from .measurement import Measurement, blamed
@@ -30,6 +30,7 @@ from .request import Request
 
 FRAME = "warp"
 BOX_COLOUR = (255, 255, 255)
+GREY = np.uint8(255 * FIGURE_GREY)
 GAP = 8  # pixels between the pictures of a sheet
 
 
@@ -144,7 +145,7 @@ def show(
             overlay = draw_box(heat(picture_HW3, unit_range(view.map_HW)), view.box)
             _write_png(out / f"{name}-{method.facts.name}-overlay.png", overlay)
             _write_png(out / f"{name}-{method.facts.name}-mask.png", view.mask_HW * np.uint8(255))
-            tiles += [overlay, np.where(view.mask_HW[..., None], picture_HW3, np.uint8(89))]
+            tiles += [overlay, np.where(view.mask_HW[..., None], picture_HW3, GREY)]
             found.append(
                 {"image": path.name, "method": method.facts.name, "class": view.label}
                 | {"box": view.box, "size": [picture_HW3.shape[1], picture_HW3.shape[0]]}

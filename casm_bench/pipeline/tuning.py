@@ -19,7 +19,7 @@ def tuning_pictures(request: Request, splits: Splits, evaluated: Dataset, seed: 
     Raises UsageError when there are none, and when one of them is also evaluated: also under
     another name, or in another copy (see `shared_pictures`).
     """
-    boxed = _boxed(_candidates(request, splits, evaluated))
+    boxed = _candidates(request, splits, evaluated).only_boxed()
     if not len(boxed):
         raise UsageError(
             f"Policy tuned needs pictures with boxes that are not evaluated, but {boxed.name!r} "
@@ -46,11 +46,8 @@ def _candidates(request: Request, splits: Splits, evaluated: Dataset) -> Dataset
     if request.tune_data is None:
         return splits.held_out or evaluated.subset([])
     other = load_splits(request.tune_data, request.tune_root, said_with="--tune-root")
-    return other.held_out if other.held_out and len(_boxed(other.held_out)) else other.evaluated
-
-
-def _boxed(dataset: Dataset) -> Dataset:
-    return dataset.subset([i for i, boxes in enumerate(dataset.boxes) if len(boxes)])
+    held_out = other.held_out
+    return held_out if held_out and len(held_out.only_boxed()) else other.evaluated
 
 
 def _refuse_evaluated(chosen: Dataset, evaluated: Dataset) -> None:

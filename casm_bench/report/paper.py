@@ -19,11 +19,11 @@ from .drawing import drawn_alike, render
 from .gallery import PER_SETTING, Drawn, draw_all
 from .latex import to_latex
 from .long_csv import to_csv
+from .marked import with_tables
 from .measured import in_paper_order, measurements, verdicts
 from .measures import metric_tables
 from .pdf import to_pdf
 from .published import LEDGER, Published, read_published, table1_rows
-from .readme import with_tables
 from .sound import LISTED, DigestOf, check_records, list_of
 from .sweep import (
     NAMES,
@@ -57,7 +57,7 @@ def write_paper(
     *,
     drop_missing: bool = False,
     digest_of: DigestOf | None = None,
-    readme: Path | None = None,
+    fill: Sequence[Path] = (),
 ) -> list[Path]:
     """Regenerate `<paper>/generated` and the PDF from the records; train and measure nothing.
 
@@ -65,30 +65,30 @@ def write_paper(
     a figure or table for which records no longer suffice is removed rather than left to mislead.
     `drop_missing`: do without records that the last paper was made from and that are gone.
     `digest_of`: hash of the data that a record was measured on, as they are now, or None.
-    `readme`: a text whose marked tables are made anew, see `report.readme`.
+    `fill`: texts whose marked tables are made anew, see `report.marked`.
     Raises WorkError when there is no record, when one is missing, stale or was edited, or when
     writing fails; then nothing is written.
     """
     results, folder = Path(results), Path(paper) / GENERATED
     records = _sound_records(results, folder / LISTED if not drop_missing else Path(), digest_of)
     content, pdf = _contents(records, results)
-    text = None if readme is None else _filled(readme, records, _rows(results))
+    texts = {text: _filled(text, records, _rows(results)) for text in fill}
     for path in {path for stem in OURS for path in folder.glob(f"{stem}.*")}:
         if path.name not in content and path.suffix.lstrip(".") in KINDS:
             path.unlink()
     for name, new in content.items():
         _write_if_changed(folder / name, new)
     _write_if_changed(Path(paper) / PDF, pdf)
-    if text is not None:
-        _write_if_changed(readme, text.encode())
-    return [*(folder / name for name in content), Path(paper) / PDF, *([readme] if text else [])]
+    for text, new in texts.items():
+        _write_if_changed(text, new.encode())
+    return [*(folder / name for name in content), Path(paper) / PDF, *texts]
 
 
-def _filled(readme: Path, records: Sequence[Record], rows: Mapping[str, Published]) -> str:
+def _filled(path: Path, records: Sequence[Record], rows: Mapping[str, Published]) -> str:
     try:
-        text = readme.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--readme {readme} cannot be read: {error}.") from None
+        raise UsageError(f"--fill {path} cannot be read: {error}.") from None
     return with_tables(text, in_paper_order(records, rows), rows)
 
 

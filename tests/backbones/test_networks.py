@@ -7,10 +7,11 @@ import copy
 import pytest
 import timm
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 from torch.nn import functional as F
 
-from casm_bench.backbones.classifier import build_classifier
+from casm_bench.backbones.classifier import Classifier, build_classifier
 from casm_bench.backbones.masker import Decoder, enlarge
 from casm_bench.errors import UsageError
 
@@ -134,6 +135,37 @@ def test_a_copy_is_independent(images):
         _, features = twin.with_features(images)
     assert torch.equal(classifier(images), before)
     assert not features[4].any()
+
+
+class Tokens(nn.Module):
+    """As a LeViT begins: places of a normed feature map become tokens."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 8, 3), norm
+        self.head_CK = nn.Parameter(torch.randn(8, 5))
+
+    def forward(self, images_BCHW):
+        tokens_BNC = self.norm(self.convolution(images_BCHW)).flatten(2).transpose(1, 2)
+        heads_BCK = self.head_CK.expand(len(tokens_BNC), -1, -1)
+        return torch.bmm(tokens_BNC, heads_BCK).square().mean(dim=1)
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm2d(8), BatchNormAct2d(8)])
+def test_the_gradient_of_one_picture_is_its_gradient_in_a_batch(norm):
+    """torch alone misreads it: errors of the gradient's own size."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        norm.running_var.uniform_(0.5, 2)
+        classifier = Classifier(Tokens(norm), "tokens", 9, (0.5,) * 3, (0.5,) * 3).eval()
+        images_BCHW = torch.randn(2, 3, 9, 9)
+
+    def gradient(images_BCHW):
+        images_BCHW = images_BCHW.clone().requires_grad_()
+        return torch.autograd.grad(classifier(images_BCHW)[:, 3].sum(), images_BCHW)[0]
+
+    alone_BCHW = torch.cat([gradient(image_1CHW) for image_1CHW in images_BCHW.split(1)])
+    torch.testing.assert_close(alone_BCHW, gradient(images_BCHW))
 
 
 def test_decoder_counts_and_initialises_as_published():

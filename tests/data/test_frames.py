@@ -12,7 +12,6 @@ from torchvision import transforms
 from casm_bench.data.dataset import Dataset
 from casm_bench.data.frames import (
     boxes_to_original,
-    frame_extent,
     to_frame_image,
     to_frame_mask,
     truth_in_frame,
@@ -123,10 +122,8 @@ def test_coordinates_are_truncated_toward_zero():
     assert truth_in_frame([(0, 0, 62, 46)], 500, 375, "crop", 224).tolist() == [[-37, 0, 0, 27]]
 
 
-def test_original_frame_keeps_boxes_and_extent():
+def test_original_frame_keeps_boxes():
     assert truth_in_frame([(1, 2, 30, 40)], 100, 50, "original", 224).tolist() == [[1, 2, 30, 40]]
-    assert frame_extent("original", 100, 50, 224) == (100, 50)
-    assert frame_extent("crop", 100, 50, 224) == frame_extent("warp", 100, 50, 224) == (224, 224)
 
 
 def test_no_boxes():

@@ -16,7 +16,6 @@ from casm_bench.data.frames import View, boxes_in_view, to_frame_image
 from casm_bench.data.loader import (
     AUGMENTATIONS,
     FrameBatch,
-    boxed_training_batches,
     crop_at_scale,
     frame_batches,
     random_crop,
@@ -27,7 +26,8 @@ from casm_bench.errors import UsageError, WorkError
 
 
 def collect(batches) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = zip(*batches, strict=True)
+    """All images and labels of training batches."""
+    images, labels, _ = zip(*batches, strict=True)
     return torch.cat(images), torch.cat(labels)
 
 
@@ -66,10 +66,6 @@ class TestFrameBatches:
         skipped = [entry for batch in batches for entry in batch.skipped]
         assert [name for name, _ in skipped] == ["drawn-0", "drawn-4", "drawn-8"]
         assert all("cannot be decoded" in reason for _, reason in skipped)
-
-    def test_unreadable_pictures_can_be_fatal(self, make_packed):
-        with pytest.raises(WorkError, match="drawn-4 cannot be decoded"):
-            list(frame_batches(make_packed(9, corrupt=(4,)), "warp", 32, 3, on_bad="raise"))
 
     def test_nothing_readable_is_an_error(self, make_packed):
         with pytest.raises(WorkError, match="None of 3 pictures can be read. First: .*drawn-0"):
@@ -244,13 +240,13 @@ def Bright(count: int) -> _BrightDataset:
     )
 
 
-class TestBoxedTrainingBatches:
+class TestBoxesOfTrainingBatches:
     @pytest.mark.parametrize("scale", [None, 80])
     @pytest.mark.parametrize("augment", AUGMENTATIONS)
     def test_boxes_follow_the_pixels(self, augment, scale):
         """The oracle is the extent of the bright pixels in the picture that is handed out."""
         dataset, seen = Bright(40), 0
-        batches = boxed_training_batches(dataset, 64, 8, 0, 0, augment, scale=scale)
+        batches = training_batches(dataset, 64, 8, 0, 0, augment, scale=scale)
         for images_BCHW, _, boxes in batches:
             for image_CHW, boxes_N4 in zip(images_BCHW, boxes, strict=True):
                 rows, columns = (image_CHW[0] > 127).nonzero().unbind(1)
@@ -284,7 +280,7 @@ class TestBoxedTrainingBatches:
     def test_at_a_scale_a_square_is_shown_by_hand(self):
         """Of 120×90 pixels at a short side of 80, 64 are 72 of the original: [24, 96) × [9, 81)."""
         dataset = Bright(1)
-        (images_BCHW, _, (boxes_N4,)) = next(boxed_training_batches(dataset, 64, 1, 0, 0, scale=80))
+        (images_BCHW, _, (boxes_N4,)) = next(training_batches(dataset, 64, 1, 0, 0, scale=80))
         assert images_BCHW.shape == (1, 3, 64, 64)
         x0, y0, x1, y1 = dataset.boxes[0][0]
         expected = [(x0 - 24) / 72, (y0 - 9) / 72, (x1 - 24) / 72, (y1 - 9) / 72]
@@ -298,17 +294,8 @@ class TestBoxedTrainingBatches:
 
     def test_pictures_without_boxes_have_none(self, make_packed):
         dataset = make_packed(4).without_boxes()
-        (batch,) = boxed_training_batches(dataset, 48, 4, 0, 0, "crop-flip")
+        (batch,) = training_batches(dataset, 48, 4, 0, 0, "crop-flip")
         assert [tuple(boxes_N4.shape) for boxes_N4 in batch[2]] == [(0, 4)] * 4
-
-    def test_they_are_the_batches_of_unsupervised_methods(self, make_packed):
-        both = zip(
-            boxed_training_batches(make_packed(9), 32, 4, 0, 1, "crop-flip"),
-            training_batches(make_packed(9), 32, 4, 0, 1, "crop-flip"),
-            strict=True,
-        )
-        for (*with_boxes, _), without in both:
-            assert all(torch.equal(*pair) for pair in zip(with_boxes, without, strict=True))
 
 
 KEYS = [(0, 0), (0, 1), (1, 0), (1, 1)]

@@ -526,7 +526,6 @@ def test_past_classifiers_move_to_the_host_when_the_gpu_is_too_small(classifier,
     assert past.on_device
     live = SimpleNamespace(state_dict=lambda: {"weight": torch.zeros(1000, device="meta")})
     needed = 30 * 4000
-    monkeypatch.setattr(_algorithm1, "_is_gpu", lambda device: True)
     for free, fits in ((2 * needed, False), (2 * needed + 1, True)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 0))
         assert past._fit_on_device(live) is fits

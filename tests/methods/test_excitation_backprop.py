@@ -1,5 +1,7 @@
 """Excitation backprop: by hand, chance is conserved, and TorchRay where it is installed."""
 
+from unittest.mock import Mock
+
 import pytest
 import timm
 import torch
@@ -138,9 +140,10 @@ def test_values_of_real_networks_stay_as_they_are(name):
         network = timm.create_model(name, num_classes=4).eval()
         images_BCHW = torch.randn(1, 3, 96, 96)
     expected_BK = network(images_BCHW)
-    with _backward.Exchanged(_excitation.rules()) as exchanged:
+    rules = {function: Mock(wraps=rule) for function, rule in _excitation.rules().items()}
+    with _backward.Exchanged(rules):
         assert torch.equal(network(images_BCHW), expected_BK)
-    assert exchanged.calls > 10
+    assert sum(rule.call_count for rule in rules.values()) > 10
 
 
 def test_a_real_network_keeps_most_of_the_chance():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from casm_bench import training
-from casm_bench.backbones.unet import SelectiveUNet
+from casm_bench.backbones.unet import SelectiveUNet, exists_logits
 from casm_bench.data.shapes import load_shapes
 from casm_bench.errors import UsageError
 from casm_bench.images import gaussian_blur, roughness
@@ -94,7 +94,8 @@ def network():
 
 def test_existence_is_the_mean_score_of_the_requested_class(network, features):
     labels_B = torch.tensor([0, 4, 2])
-    mask_B1hw, exists_B2 = network(features, labels_B)
+    mask_B1hw = network(features, labels_B)
+    exists_B2 = exists_logits(network.scores(features[-1], labels_B))
     assert mask_B1hw.shape == (3, 1, 16, 16)
     assert mask_B1hw.min() >= 0 and mask_B1hw.max() <= 1
     for i, label in enumerate(labels_B):
@@ -107,10 +108,10 @@ def test_existence_is_the_mean_score_of_the_requested_class(network, features):
 def test_a_place_below_conf_is_dimmed(network, features):
     """With an endless conf nothing of the deepest features is left, whatever the class."""
     zeroed = [*features[:4], torch.zeros_like(features[4])]
-    nothing, _ = network(features, torch.tensor([0, 1, 2]), conf=1e9)
-    expected, _ = network(zeroed, torch.tensor([3, 3, 3]))
+    nothing = network(features, torch.tensor([0, 1, 2]), conf=1e9)
+    expected = network(zeroed, torch.tensor([3, 3, 3]))
     torch.testing.assert_close(nothing, expected)
-    other, _ = network(features, torch.tensor([3, 3, 3]))
+    other = network(features, torch.tensor([3, 3, 3]))
     assert not torch.allclose(nothing, other)
 
 
@@ -212,7 +213,7 @@ def test_phases_take_the_steps_they_are_given(shapes, classifier, monkeypatch, s
 
 def loss_by_hand(method, phase, pixels_BCHW, labels_B, requests_B):
     """Straight from the authors' description, image by image."""
-    mask_B1hw, _ = method.network(phase.encode(pixels_BCHW), requests_B)
+    mask_B1hw = method.network(phase.encode(pixels_BCHW), requests_B)
     mask_B1HW = nn.functional.interpolate(mask_B1hw, size=64, mode="bilinear", align_corners=False)
     destroyed = method.classifier(method.shown(perturbed(pixels_BCHW, 1 - mask_B1HW, 22 / 7)))
     preserved = method.classifier(method.shown(perturbed(pixels_BCHW, mask_B1HW, 22 / 7)))

@@ -9,10 +9,10 @@ from casm_bench.errors import WorkError
 from casm_bench.metrics.pixels import PixelAveragePrecision
 
 
-def pxap(*pairs, **options):
+def pxap(*pairs):
     gathered = PixelAveragePrecision()
     for map_HW, object_HW in pairs:
-        gathered.add(np.asarray(map_HW, float), np.asarray(object_HW, bool), **options)
+        gathered.add(np.asarray(map_HW, float), np.asarray(object_HW, bool))
     return gathered.value()
 
 
@@ -46,12 +46,6 @@ def test_threshold_by_threshold():
         area += true / max(kept.sum(), 1) * (recall - last)
         last = recall
     assert pxap(*zip(maps, objects, strict=True)) == pytest.approx(100 * area, rel=0.02)
-
-
-def test_ignored_pixels_do_not_count():
-    ignored = np.array([[False, True, False, False]])
-    found = pxap(([[1.0, 0.6, 0.4, 0.0]], [[1, 0, 1, 0]]), ignored_HW=ignored)
-    assert found == pytest.approx(100)
 
 
 def test_without_objects_there_is_nothing_to_find():

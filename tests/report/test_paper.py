@@ -150,7 +150,7 @@ def test_edited_records_are_refused_and_nothing_is_written(saved, tmp_path):
 def test_marked_tables_of_a_readme_are_made_anew(saved, tmp_path, capsys):
     readme = tmp_path / "README.md"
     readme.write_text("Before.\n<!-- table: madeup/quick -->\nold\n<!-- end of table -->\nAfter.\n")
-    arguments = ["paper", "--results", str(saved), "--out", str(tmp_path), "--readme", str(readme)]
+    arguments = ["paper", "--results", str(saved), "--out", str(tmp_path), "--fill", str(readme)]
     assert main(arguments) == 0
     assert (
         readme.read_text()
@@ -172,7 +172,7 @@ After.
 
 def test_a_readme_that_cannot_be_filled_is_said(saved, tmp_path, capsys):
     readme = tmp_path / "README.md"
-    arguments = ["paper", "--results", str(saved), "--out", str(tmp_path), "--readme", str(readme)]
+    arguments = ["paper", "--results", str(saved), "--out", str(tmp_path), "--fill", str(readme)]
     assert main(arguments) == 2
     assert "cannot be read" in capsys.readouterr().err
     readme.write_text("<!-- table: nothing/here -->\n<!-- end of table -->\n")

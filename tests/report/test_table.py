@@ -11,9 +11,9 @@ import pytest
 from casm_bench.records import read_remarks
 from casm_bench.report.latex import to_latex
 from casm_bench.report.long_csv import CSV_COLUMNS, to_csv
+from casm_bench.report.marked import with_tables
 from casm_bench.report.measured import measurements
 from casm_bench.report.measures import metric_tables
-from casm_bench.report.readme import with_tables
 from casm_bench.report.table import (
     Column,
     Table,

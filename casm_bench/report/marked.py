@@ -1,7 +1,8 @@
-"""The README's tables: made from records and declarations, between marks in its text.
+"""Tables between marks in a text, README.md for one: made from records and declarations.
 
 A mark is a line `<!-- table: NAME -->`, where NAME is `methods` or a folder of records such as
-`shapes/quick`; the table below it ends with the line `<!-- end of table -->`.
+`shapes/quick`; the table below it ends with the line `<!-- end of table -->`. After
+`<!-- table: NAME published -->` stand only the rows of the paper's Table 1, and the controls.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from .table import (
     subset_legend,
 )
 
-MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- table: (\S+)( published)? -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
 Of = Callable[[Sequence[Record]], str]  # a cell's text; empty where records say nothing
 
 
 def with_tables(text: str, records: Sequence[Record], rows: Mapping[str, Published]) -> str:
-    """The README's text with all its tables made anew.
+    """The text with all its tables made anew.
 
     Raises WorkError for a mark that names neither `methods` nor a folder with records.
     """
@@ -44,8 +45,9 @@ def with_tables(text: str, records: Sequence[Record], rows: Mapping[str, Publish
     shown = standing(m.run for m in found)
 
     def filled(mark: re.Match[str]) -> str:
-        start, name, end = mark.groups()
-        return f"{start}\n{_table(name, found, records, shown)}\n{end}"
+        start, name, published, end = mark.groups()
+        rows = [m for m in found if m.row or m.family == CONTROL] if published else found
+        return f"{start}\n{_table(name, rows, records, shown)}\n{end}"
 
     return MARKED.sub(filled, text)
 
@@ -58,7 +60,7 @@ def _table(
     usual = [m for m in found if m.run in shown and not (m.source or m.renamed)]
     own = [m for m in usual if _folder(m.setting) == name]
     if not own:
-        raise WorkError(f"The README has a table of {name}, of which there are no records.")
+        raise WorkError(f"A mark asks for a table of {name}, of which there are no records.")
     of_method = {
         same[0].method: same
         for setting, same in runs([record for record in records if _folder(record) == name])
