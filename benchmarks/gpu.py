@@ -43,8 +43,8 @@ from casm_bench.backbones.arithmetic import Arithmetic, forbid_tf32
 from casm_bench.backbones.classifier import Classifier, build_classifier
 from casm_bench.files import write_atomically
 from casm_bench.methods._algorithm1 import Algorithm1, Game
+from casm_bench.provenance import provenance
 from casm_bench.recipes import Precision
-from casm_bench.records import provenance
 
 Step = Callable[[Tensor, Tensor], object]
 

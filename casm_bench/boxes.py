@@ -18,10 +18,16 @@ from .protocols import BoxRule
 
 Box = tuple[int, int, int, int]
 
-UNIT_RANGE_RULES = ("quantile", "fixed")  # read a map's values as shares; the others are scale-free
+_UNIT_RANGE_RULES = ("quantile", "fixed")  # read values as shares; the others are scale-free
 NO_BOX: Box = (0, 0, 0, 0)
 FEW, SAMPLED, NEAR = 10_000, 16, 100  # values; every how many; places in the sample
 _LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 1e-6, 1 - 1e-6
+
+
+def as_read_by(rule: BoxRule, map_HW: np.ndarray, scale_free: bool) -> np.ndarray:
+    """A map as the rule wants it: `scale_free` maps, which have no scale of their own, are min-max
+    scaled for rules that read values as shares, and for no other."""
+    return unit_range(map_HW) if scale_free and rule.kind in _UNIT_RANGE_RULES else map_HW
 
 
 def binarise(map_HW: np.ndarray, rule: BoxRule, copies: int = 1) -> np.ndarray:
@@ -31,8 +37,8 @@ def binarise(map_HW: np.ndarray, rule: BoxRule, copies: int = 1) -> np.ndarray:
     `quantile` depends on it. Fong & Vedaldi's rules also drop pixels that are exactly zero, as
     their box is the extent of positive pixels. Raises UsageError when `alpha` is missing.
 
-    `quantile` and `fixed` presume maps in [0, 1]: others go through `maps.unit_range` first. Of
-    a map with a mean above one, `quantile` keeps what exceeds its lowest value or 1 - 1e-6,
+    `quantile` and `fixed` presume maps in [0, 1]: others go through `as_read_by` first. Of a map
+    with a mean above one, `quantile` keeps what exceeds its lowest value or 1 - 1e-6,
     whichever is smaller.
     """
     if rule.kind == "quantile":

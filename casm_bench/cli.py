@@ -9,7 +9,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -78,7 +78,7 @@ class Run:
         from . import pipeline
 
         try:
-            records = pipeline.run(_request(vars(self)), announce=_say)
+            records = pipeline.run(_request(self), announce=_say)
         finally:
             processes.leave()
         if processes.is_first():
@@ -178,12 +178,9 @@ class Metrics(Run):
     def __call__(self) -> None:
         from . import pipeline
 
-        added = {"families", "images", "classifiers"}
-        request = _request({k: v for k, v in vars(self).items() if k not in added})
-        if self.controls:
-            request = pipeline.with_controls(request)
         asked = (tuple(self.families), self.images, tuple(self.classifiers))
-        records = pipeline.measure_more(pipeline.MoreRequest(request, *asked), _say)
+        more = pipeline.MoreRequest(_finished(self), *asked)
+        records = pipeline.measure_more(more, _say)
         for record in records:
             for name, value in sorted(record.metrics.items()):
                 print(f"{record.method}, seed {record.seed}: {name} {value:.4g}")
@@ -205,12 +202,8 @@ class Export(Run):
     def __call__(self) -> None:
         from . import pipeline
 
-        own = ("to", "frame", "layout")
-        request = _request({k: v for k, v in vars(self).items() if k not in own})
-        if self.controls:
-            request = pipeline.with_controls(request)
-        asked = {name: getattr(self, name) for name in own}
-        pipeline.export_maps(pipeline.ExportRequest(request, **asked), _say)
+        asked = pipeline.ExportRequest(_finished(self), self.to, self.frame, self.layout)
+        pipeline.export_maps(asked, _say)
 
 
 @dataclass
@@ -269,11 +262,11 @@ class Score:
 
     def __call__(self) -> None:
         from .given import GivenMaps, score_given_maps
-        from .protocols import column_title
+        from .protocols import column_title, parse_rule
 
-        asked = {name: value for name, value in vars(self).items() if name != "rule"}
-        asked["protocols"] = tuple(self.protocols)
-        result = score_given_maps(GivenMaps(**asked, rule=_parse_rule(self.rule)))
+        rule = None if self.rule is None else parse_rule(self.rule)
+        asked = vars(self) | {"protocols": tuple(self.protocols), "rule": rule}
+        result = score_given_maps(GivenMaps(**asked))
         for name, scores in result["protocols"].items():
             low, high = scores["interval"]
             error = f"LE {scores['localization_error']:.2f} % [{low:.2f}, {high:.2f}]"
@@ -493,14 +486,22 @@ def _join_repeated(arguments: Sequence[str]) -> list[str]:
     return [word for option, values in said.items() for word in (option, *values) if word]
 
 
-def _request(options: dict[str, Any]) -> Any:
-    """A run's request from the command line's options."""
+def _request(run: Run) -> Any:
+    """A run's request from its options, whatever options a command adds to them."""
     from .pipeline import Request
     from .settings import parse_settings
 
-    asked = {name: value for name, value in options.items() if name != "set"}
+    asked = {f.name: getattr(run, f.name) for f in fields(Run) if f.name != "set"}
     asked |= {name: tuple(asked[name]) for name in ("methods", "seeds", "protocols")}
-    return Request(**asked, settings=parse_settings(options["set"]))
+    return Request(**asked, settings=parse_settings(run.set))
+
+
+def _finished(run: Run) -> Any:
+    """The request of a finished run that a command is about, with its controls if asked for."""
+    from .pipeline import with_controls
+
+    request = _request(run)
+    return with_controls(request) if run.controls else request
 
 
 def _data_now(record: Any) -> str | None:
@@ -595,31 +596,10 @@ def _plain(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _parse_rule(text: str | None) -> Any:
-    """`quantile`, or `KIND:ALPHA`: Fong & Vedaldi's rules take the extent of all survivors."""
-    from .protocols import CASM_RULE, BoxRule, fong_rule, takes
-
-    if text is None:
-        return None
-    kind, _, alpha = text.partition(":")
-    try:
-        if kind == "quantile" and not alpha:
-            return CASM_RULE
-        if kind in ("mean", "value", "energy") and takes(kind, float(alpha)):
-            return fong_rule(kind, float(alpha))
-        if kind == "fixed" and takes(kind, float(alpha)):
-            return BoxRule("fixed", alpha=float(alpha))
-    except ValueError:
-        pass
-    raise UsageError(
-        f"--rule {text}: write quantile, or mean:ALPHA, value:ALPHA, energy:ALPHA or fixed:ALPHA, "
-        "for instance mean:5; all but mean take shares from 0 to 1."
-    )
-
-
 def _print_results(records: list[Any], results: Path) -> None:
+    from .report.cells import NO_BETTER, NO_BETTER_MEANS
     from .report.published import read_published, table1_rows
-    from .report.table import NO_BETTER, NO_BETTER_MEANS, final_table
+    from .report.summary import final_table
 
     lines = final_table(records, table1_rows(read_published(results)))
     _print_table("Localization error in %, with 95 % intervals", lines)

@@ -17,7 +17,8 @@ from .maps import find_maps, load_map
 from .metrics.scoring import Scores, image_columns, score_maps
 from .progress import progress
 from .protocols import BoxRule, Protocol, get_protocol
-from .records import per_image_table, provenance, write_per_image
+from .provenance import provenance
+from .records import per_image_table, write_per_image
 from .statistics import error_interval
 
 

@@ -72,6 +72,27 @@ def fong_rule(kind: Literal["mean", "value", "energy"], alpha: float) -> BoxRule
     return BoxRule(kind, alpha=alpha, component="all", empty="full")
 
 
+def parse_rule(text: str) -> BoxRule:
+    """A box rule by its name on the command line: `quantile`, or `KIND:ALPHA` such as mean:5.
+
+    Fong & Vedaldi's rules take the extent of all survivors. Raises UsageError for anything else.
+    """
+    kind, _, alpha = text.partition(":")
+    try:
+        if kind == "quantile" and not alpha:
+            return CASM_RULE
+        if kind in ("mean", "value", "energy") and takes(kind, float(alpha)):
+            return fong_rule(kind, float(alpha))
+        if kind == "fixed" and takes(kind, float(alpha)):
+            return BoxRule("fixed", alpha=float(alpha))
+    except ValueError:
+        pass
+    raise UsageError(
+        f"--rule {text}: write quantile, or mean:ALPHA, value:ALPHA, energy:ALPHA or fixed:ALPHA, "
+        "for instance mean:5; all but mean take shares from 0 to 1."
+    )
+
+
 @dataclass(frozen=True)
 class Protocol:
     """One way to score localization. Frozen: a change of meaning needs a new `version`."""

@@ -74,21 +74,31 @@ QUICK = Recipe(
         "casm-inout": {"epochs": 6, "save_every": 20},
         "aln": {"epochs": 6, "lambda_r": 18.0},
         "masking-model": {
-            **{"selector_steps": 250, "selector_batch_size": 32},
-            **{"mask_steps": 500, "mask_batch_size": 32},
-            **{"width": 32, "conf": 0.0},
+            "selector_steps": 250,
+            "selector_batch_size": 32,
+            "mask_steps": 500,
+            "mask_batch_size": 32,
+            "width": 32,
+            "conf": 0.0,
         },
         "vgg-loc": {
-            **{"fine_tune": "all", "hidden": 256, "epochs": 6},
-            **{"batch_size": 32, "learning_rate": 0.03},
+            "fine_tune": "all",
+            "hidden": 256,
+            "epochs": 6,
+            "batch_size": 32,
+            "learning_rate": 0.03,
         },
         "excitation-backprop": {"tap": 2},  # an 8×8 grid; stride 16 leaves 4×4
         "occlusion": {"positions": 14},  # every 4.6 pixels, not every 2.3
         "rise": {"masks": 400},
         # Lengths as of 224 pixels, a coarser grid, and faster: the areas come out the same.
         "extremal-perturbation": {
-            **{"step": 4, "sigma": 6.0, "blur": 6.0},
-            **{"iterations": 30, "learning_rate": 0.05, "growth": 1.1},
+            "step": 4,
+            "sigma": 6.0,
+            "blur": 6.0,
+            "iterations": 30,
+            "learning_rate": 0.05,
+            "growth": 1.1,
         },
     },
 )
@@ -104,8 +114,10 @@ TINY = Recipe(
     batch_size=128,
     methods={
         "vgg-loc": {
-            **{"fine_tune": "all", "epochs": 10},
-            **{"batch_size": 128, "learning_rate": 0.01},
+            "fine_tune": "all",
+            "epochs": 10,
+            "batch_size": 128,
+            "learning_rate": 0.01,
         },
     },
 )
@@ -129,13 +141,20 @@ TINY_CPU = Recipe(
         "casm-inout": {"epochs": 3, "masker_rate": 3e-3, "save_every": 50, "lambda_r": "search"},
         "aln": {"epochs": 3, "masker_rate": 3e-3},
         "masking-model": {
-            **{"selector_steps": 750, "selector_batch_size": 32, "rate_falls_every": 500},
-            **{"mask_steps": 750, "mask_batch_size": 32},
-            **{"width": 32, "conf": 0.0},
+            "selector_steps": 750,
+            "selector_batch_size": 32,
+            "rate_falls_every": 500,
+            "mask_steps": 750,
+            "mask_batch_size": 32,
+            "width": 32,
+            "conf": 0.0,
         },
         "vgg-loc": {
-            **{"fine_tune": "all", "hidden": 256, "epochs": 3},
-            **{"batch_size": 32, "learning_rate": 0.03},
+            "fine_tune": "all",
+            "hidden": 256,
+            "epochs": 3,
+            "batch_size": 32,
+            "learning_rate": 0.03,
         },
     },
 )
@@ -171,9 +190,13 @@ IMAGENETTE = Recipe(
         "casm-inout": {"epochs": 3, "masker_rate": 3e-3, "save_every": 20},
         "aln": {"epochs": 3, "masker_rate": 3e-3, "lambda_r": 18.0},
         "masking-model": {
-            **{"selector_steps": 120, "selector_batch_size": 32},
-            **{"mask_steps": 160, "mask_batch_size": 32},
-            **{"width": 32, "conf": 0.0, "learning_rate": 3e-3},
+            "selector_steps": 120,
+            "selector_batch_size": 32,
+            "mask_steps": 160,
+            "mask_batch_size": 32,
+            "width": 32,
+            "conf": 0.0,
+            "learning_rate": 3e-3,
         },
     },
 )

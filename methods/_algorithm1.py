@@ -218,7 +218,8 @@ class Algorithm1(SaliencyMethod):
 
     @property
     def published_size_weight(self) -> float:
-        return getattr(self.plan, f"lambda_{self.objective}")
+        entropy = self.objective == "entropy"
+        return self.plan.lambda_entropy if entropy else self.plan.lambda_adversarial
 
 
 class Masker:

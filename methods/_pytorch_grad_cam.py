@@ -31,7 +31,7 @@ class PytorchGradCamMethod(SaliencyMethod):
     """saliency = the library's map for the class's logit, in [0, 1] at the images' resolution:
     stretched from its smallest to its largest value before and after it is enlarged."""
 
-    layer: str | None = None  # whose output is read, by name; by default the last map timm names
+    layer: str | None = None  # whose output is read, by name; by default the last feature map's
     chunk: Count = 16  # images per call; memory grows with it, maps stay the same
 
     def cam_class(self) -> type:

@@ -40,8 +40,8 @@ torch = lazy("torch")
 @dataclass
 class Rollout(SaliencyMethod):
     """R = Π_l (A_l + I) / 2, later layers to the left, A_l the layer's attention averaged over
-    its heads (section 3); saliency = R[class token, patches], or the mean
-    of R[patches, patches] where the head does not read the class token but averages."""
+    its heads (section 3); saliency = R[class token, patches], or the mean over the rows of
+    R[patches, patches] where the head does not read the class token but averages."""
 
     heads: Literal["mean", "max", "min"] = "mean"  # how a layer's heads are joined
 
@@ -65,11 +65,10 @@ class Rollout(SaliencyMethod):
 
     def _rolled_out(self, attentions: list[Tensor]) -> Tensor:
         """rollout_BNN of attentions_BANN in the order of layers; its rows add up to one."""
+        join = {"mean": torch.mean, "max": torch.amax, "min": torch.amin}[self.heads]
         rollout_BNN = torch.eye(attentions[0].shape[-1]).to(attentions[0])
         for attention_BANN in attentions:
-            joined_BNN = getattr(torch, f"a{self.heads}" if self.heads != "mean" else "mean")(
-                attention_BANN, dim=1
-            )
+            joined_BNN = join(attention_BANN, dim=1)
             mixed_BNN = joined_BNN + torch.eye(joined_BNN.shape[-1]).to(joined_BNN)
             rollout_BNN = mixed_BNN / mixed_BNN.sum(dim=2, keepdim=True) @ rollout_BNN
         return rollout_BNN

@@ -25,7 +25,7 @@ LAYERS = (
     ("boxes",),
     ("metrics",),
     ("statistics",),
-    ("records",),
+    ("records", "provenance"),
     ("cache",),
     ("pipeline", "given", "conformance"),
     ("report",),
@@ -35,7 +35,16 @@ LAYERS = (
 RANK = {stage: rank for rank, layer in enumerate(LAYERS) for stage in layer}
 FOR_METHODS = {*FOUNDATIONS, "backbones", "training", "images", "methods"}
 FOR_REPORT = {*FOUNDATIONS, "statistics", "records", "report"}
-WITHOUT_TORCH = {"maps", "boxes", "metrics", "statistics", "records", "conformance", "report"}
+WITHOUT_TORCH = {
+    "maps",
+    "boxes",
+    "metrics",
+    "statistics",
+    "records",
+    "provenance",
+    "conformance",
+    "report",
+}
 ASKS_THE_CLASSIFIER = {  # what it makes of masked images
     "casm_bench.metrics.masked",
     "casm_bench.metrics.faithfulness",

@@ -18,7 +18,7 @@ from casm_bench.methods._algorithm1 import Game
 from casm_bench.metrics.scoring import score_maps
 from casm_bench.pipeline import Bench, Request
 from casm_bench.pipeline.following import Follower
-from casm_bench.pipeline.measurement import Measurement
+from casm_bench.pipeline.method_run import MethodRun
 from casm_bench.protocols import get_protocol
 from casm_bench.records import load_records
 
@@ -86,7 +86,7 @@ def test_the_last_number_is_the_error_of_the_final_maps(followed):
     assert record.findings == {"followed": how}
     bench = Bench(Request(out=followed, settings=SETTINGS | CASM), 0)
     cls = registry.get("casm")
-    method = Measurement(bench, cls, bench.config_of(cls), key="").fitted()
+    method = MethodRun(bench, cls).fitted()
     held_out = bench.splits.held_out
     rows = np.sort(np.random.default_rng(0).permutation(10)[:7])
     maps = {}

@@ -129,13 +129,13 @@ class Classifier(nn.Module):
         """Whether the network's own layers pass on feature maps as B×h×w×C (Swin, for one)."""
         return getattr(self.model, "output_fmt", "NCHW") == "NHWC"
 
-    @property
+    @cached_property
     def last_layer(self) -> str:
-        """Name of the last layer of `model` whose output lies on a grid, or on one of tokens.
+        """Name of the layer of `model` that gives the last feature map: the outermost of several.
 
-        Of CNNs timm says which one that is; it may come before a last convolution (EfficientNet).
-        Raises UsageError for a network that timm does not say it of, and for vision transformers
-        whose last block does not norm its tokens before it attends to them.
+        In a vision transformer it gives that map as tokens.
+        Raises UsageError for a network of which no single layer gives it, and for vision
+        transformers whose last block does not norm its tokens before it attends to them.
         """
         if self.is_vision_transformer:
             parts = [name for name, _ in self.model.blocks[-1].named_children()]
@@ -146,10 +146,26 @@ class Classifier(nn.Module):
                     "a plain one, for instance vit_small_patch16_224."
                 )
             return f"blocks.{len(self.model.blocks) - 1}.norm1"
-        info = _feature_info(self.model)
-        if not info or "module" not in info[-1]:
-            raise UsageError(f"timm names no last feature map of classifier {self.name!r}.")
-        return str(info[-1]["module"])
+        return self._source_of_last_map()
+
+    def _source_of_last_map(self) -> str:
+        """timm's own name for it is of no use: in an EfficientNet a convolution comes after it."""
+        outputs = []
+        hooks = [
+            module.register_forward_hook(lambda *call, name=name: outputs.append((name, call[2])))
+            for name, module in self.model.named_modules()
+            if name
+        ]
+        try:
+            with torch.no_grad():
+                final = self.model.forward_features(self.example()[0])
+        finally:
+            for hook in hooks:
+                hook.remove()
+        sources = [name for name, output in outputs if output is final]
+        if not sources:
+            raise UsageError(f"No layer of classifier {self.name!r} gives its last feature map.")
+        return sources[-1]
 
     def token_grid(self, images_BCHW: Tensor) -> tuple[int, int]:
         """Rows and columns of a vision transformer's patches."""

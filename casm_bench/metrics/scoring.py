@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..boxes import NO_BOX, UNIT_RANGE_RULES, Box, fong_box, predict_box
+from ..boxes import NO_BOX, Box, as_read_by, fong_box, predict_box
 from ..data.dataset import Dataset
 from ..errors import UsageError, WorkError
 from ..maps import Upsample, block_factors, check_map, enlarges_by_blocks, to_grid, unit_range
@@ -169,7 +169,7 @@ class _MapScorer:
         return np.array(boxes, np.int16), self._f1(index, map_HW)
 
     def _box(self, index: int, map_HW: np.ndarray, rule: BoxRule) -> Box | None:
-        rule_HW = self._shares(map_HW) if rule.kind in UNIT_RANGE_RULES else map_HW
+        rule_HW = as_read_by(rule, map_HW, self.scale_free)
         if self.protocol.box_frame == "original":
             width, height = self.truth.extent_N2[index].tolist()
             return fong_box(self._in_frame(rule_HW), rule, width, height)

@@ -3,7 +3,8 @@
 Every stage leaves its result on disk (classifier, fitted method, maps, record) under a name made
 from all that decides it, so a run that was interrupted, or repeated, does no work twice.
 
-`Bench` is what the methods of one seed share, `Measurement` is one method on one seed.
+`Bench` is what the methods of one seed share, `MethodRun` is one method on one seed; it becomes a
+record as a `Measurement`, and `More` adds to one that is finished.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..records import Record
 from .bench import Bench
 from .export import ExportRequest, export_maps
 from .imported import import_casme
+from .measurement import measure
 from .more import MoreRequest, measure_more
 from .ready import fitted_methods, saliency
 from .ready import show as _show
@@ -85,7 +87,7 @@ def run(request: Request, announce: Callable[[str], None] = log.info) -> list[Re
             bench.check_possible(cls)
         controls = controls_for(bench.evaluated) if request.controls else {}
         for cls in (methods | controls).values():
-            records.append(bench.record(cls, announce))
+            records.append(measure(bench, cls, announce))
     return records
 
 

@@ -1,10 +1,9 @@
-"""What the methods of one seed share: data, classifier, folders, and who has a record."""
+"""What the methods of one seed share: data, classifier, folders, and what decides their records."""
 
 from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +17,6 @@ from ..backbones.arithmetic import Arithmetic, forbid_tf32
 from ..backbones.classifier import Classifier, build_classifier
 from ..backbones.pretrain import ClassifierTraining
 from ..backbones.weights import IMAGENET_CLASSES, check_source, load_classifier
-from ..cache import trim
 from ..data.catalog import check_loading, load_splits
 from ..data.dataset import Dataset, Splits
 from ..data.splits import few_per_class
@@ -26,10 +24,9 @@ from ..errors import UsageError, WorkError
 from ..files import sha256_of, short_hash
 from ..protocols import ALWAYS_REPORTED, Protocol, get_protocol
 from ..recipes import Recipe, get_recipe
-from ..records import MEASUREMENT, Record, is_complete, load_record, record_key, record_path
+from ..records import MEASUREMENT, record_path
 from ..settings import check_fields
 from .imported import Imported
-from .measurement import Measurement
 from .request import SETTABLE, Request
 from .tuning import describe, tuning_pictures
 
@@ -97,6 +94,12 @@ class Bench:
     def tuning_pictures(self) -> Dataset:
         """What thresholds of policy `tuned` are chosen on."""
         return tuning_pictures(self.request, self.splits, self.evaluated, self.seed)
+
+    @cached_property
+    def tuning_config(self) -> dict[str, str]:
+        """Which pictures those are, for the record."""
+        pictures = self.tuning_pictures
+        return {"on": describe(self.request, pictures), "digest": pictures.digest()}
 
     @cached_property
     def followed_pictures(self) -> Dataset:
@@ -268,6 +271,10 @@ class Bench:
         folder = self.request.weights_from
         return None if folder is None else Imported(folder)
 
+    def imported_for(self, cls: type[SaliencyMethod]) -> Imported | None:
+        """What was learned elsewhere, of a method that would be trained here otherwise."""
+        return self.imported if cls.facts.trained else None
+
     def check_possible(self, cls: type[SaliencyMethod]) -> None:
         """Raise UsageError if this method cannot run on this data, before anything is trained."""
         facts, data = cls.facts, self.evaluated
@@ -366,11 +373,9 @@ class Bench:
             config |= {"classifier": recipe.classifier, "weights": weights}
             config["classifier_settings"] = self.classifier_config
         if self.tunes and not issubclass(cls, BoxMethod):
-            chosen = self.tuning_pictures
-            on = describe(self.request, chosen)
-            config["tuning"] = {"on": on, "digest": chosen.digest()}
-        if cls.facts.trained and self.imported:
-            config["imported"] = self.imported.identity
+            config["tuning"] = self.tuning_config
+        if imported := self.imported_for(cls):
+            config["imported"] = imported.identity
         elif cls.facts.trained:
             config["fit"] = self._fit_config(cls)
         return config
@@ -418,51 +423,21 @@ class Bench:
         folder = self.request.tensorboard
         return folder / f"{name}-seed{self.seed}" if folder else None
 
-    def _added_before(self, path: Path, config: dict[str, object]) -> Record | None:
-        """The record at `path` if more was measured on the very maps that are scored now."""
-        if self.request.fresh or not path.exists():
-            return None
-        try:
-            record = load_record(path)
-        except WorkError:  # damaged, or of another schema: it is written anew
-            return None
-        same_data = record.provenance["data_sha256"] == self.evaluated_digest
-        same = same_data and identity(record.config) == identity(config)
-        return record if same and record.added else None
-
-    def _place(
-        self, cls: type[SaliencyMethod], config: dict[str, object]
-    ) -> tuple[dict[str, object], str]:
-        """Data, recipe, method and seed of a record, and its variant."""
+    def place_of(self, cls: type[SaliencyMethod]) -> dict[str, object]:
+        """Data, recipe, method and seed of this run's record."""
         data, recipe = self.request.data, self.request.recipe_name
-        where = {"data": data, "recipe": recipe, "method": cls.facts.name, "seed": self.seed}
-        imported = self.imported.variant if "imported" in config else ""
-        return where, "-".join(filter(None, (self.request.variant, imported)))
+        return {"data": data, "recipe": recipe, "method": cls.facts.name, "seed": self.seed}
+
+    def variant_of(self, cls: type[SaliencyMethod]) -> str:
+        """What sets this run's record apart from the recipe's own."""
+        imported = self.imported_for(cls)
+        parts = (self.request.variant, imported.variant if imported else "")
+        return "-".join(filter(None, parts))
 
     def path_of(self, cls: type[SaliencyMethod]) -> Path:
         """Where the record of this run belongs."""
-        where, variant = self._place(cls, self.config_of(cls))
-        return record_path(self.request.out, variant=variant, **where)
-
-    def record(self, cls: type[SaliencyMethod], announce: Callable[[str], None]) -> Record:
-        """Measure one method, or return its record if that is complete."""
-        request, name = self.request, cls.facts.name
-        config = self.config_of(cls)
-        where, variant = self._place(cls, config)
-        key = record_key(config=config, data_digest=self.evaluated_digest, **where)
-        path = record_path(request.out, variant=variant, **where)
-        if processes.from_first(not request.fresh and is_complete(path, key)):
-            record = load_record(path)
-            measured = f"measured {record.provenance['created'][:10]}"
-            announce(f"{name}, seed {self.seed}: {measured}, see {path}; --fresh repeats it")
-            return record
-        announce(f"{name}, seed {self.seed}: measuring on {len(self.evaluated)} pictures")
-        measurement = Measurement(self, cls, config, key)
-        before = self._added_before(path, config)
-        record = measurement.record(where | {"variant": variant}, before)
-        if processes.is_first():
-            trim(self.cache, request.cache_limit_gb * 1e9)
-        return record
+        place, variant = self.place_of(cls), self.variant_of(cls)
+        return record_path(self.request.out, variant=variant, **place)
 
 
 def identity(config: dict[str, object]) -> str:

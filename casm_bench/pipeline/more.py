@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +34,7 @@ from ..records import SIDES, Record, add_metrics, load_per_image, load_records
 from ..statistics import mean_interval
 from . import sanity
 from .bench import Bench, identity
-from .measurement import Measurement, Row, by_metric, present
+from .method_run import MethodRun, Row, by_metric, present
 from .request import Request, check_settings_of_part
 
 IN_PERCENT = ("pointing", "max-box-acc", "top-classes", "masked")  # the others as they come
@@ -108,12 +108,12 @@ class Judges:
         return self.ranks[frame]
 
 
-class More(Measurement):
+class More(MethodRun):
     """A finished run, and what else can be measured on its maps."""
 
     def __init__(self, bench: Bench, cls: type, images: int | None, judges: Judges) -> None:
         self.known = finished_record(bench, cls)
-        super().__init__(bench, cls, bench.config_of(cls), key="")
+        super().__init__(bench, cls)
         self.judges = judges
         self.frame = CASM.input_frame
         self.images = images
@@ -130,7 +130,7 @@ class More(Measurement):
             announce(f"{self.facts.name}: no {family}, {reason}")
             return
         self.pooled, self.curves, self.remarks = {}, {}, {}
-        rows = list(getattr(self, f"_{family.replace('-', '_')}")())
+        rows = list(self._measured(family))
         names = [self.dataset.names[index] for index, _ in rows]
         columns = by_metric(rows)
         scale = 100 if family in IN_PERCENT else 1
@@ -149,7 +149,7 @@ class More(Measurement):
                 "classifiers": self._judges_of(family),
                 **self.remarks,
             },
-            "provenance": self._provenance(),
+            "provenance": self.provenance(),
         }
         table = pa.table({"name": names, **columns})
         self.known = add_metrics(self.known, self.bench.request.out, family, found, table)
@@ -181,7 +181,7 @@ class More(Measurement):
         if family.startswith("randomized") and self.size < sanity.LEAST_SIDE:
             return f"frames of less than {sanity.LEAST_SIDE} pixels have no SSIM"
         asks = family in ASK_THE_CLASSIFIER
-        if asks and not (self.dataset.has_pixels and self._labels_fit()):
+        if asks and not (self.dataset.has_pixels and self.labels_fit()):
             return "no classifier here knows these classes"
         return ""
 
@@ -192,13 +192,12 @@ class More(Measurement):
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Maps of the chosen images from the cache; made anew only if nothing must be trained."""
         chosen = self.chosen if chosen is None else chosen
-        fitted = not self.facts.trained or (self.folder / "fitted.pt").exists()
-        cache = self._cache_of(frame)
-        if not self._missing(cache, self.dataset):
+        cache = self.cache_of(frame)
+        if not self.missing(cache, self.dataset):
             pass
-        elif fitted:
-            self._fit()
-            cache = self._maps_in(frame)
+        elif self.is_fitted:
+            self.fit()
+            cache = self.maps_in(frame)
         else:
             raise WorkError(
                 f"The maps of {self.facts.name!r} are no longer in the cache, nor is what it "
@@ -217,7 +216,7 @@ class More(Measurement):
         self, method: SaliencyMethod, indices: list[int]
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Maps that another method than the finished run's makes of these images."""
-        return self._maps_now(self.dataset, self.frame, method, indices)
+        return self.maps_now(self.dataset, self.frame, method, indices)
 
     def _picture(self, index: int) -> np.ndarray:
         return self.dataset.frame_image(index, self.frame, self.size)
@@ -228,9 +227,24 @@ class More(Measurement):
 
     # --- families -----------------------------------------------------------------------------
 
+    def _measured(self, family: str) -> Iterator[Row]:
+        measures: dict[str, Callable[[], Iterator[Row]]] = {
+            "masks": self._masks,
+            "pointing": self._pointing,
+            "max-box-acc": self._max_box_acc,
+            "pixels": self._pixels,
+            "top-classes": self._top_classes,
+            "masked": self._masked,
+            "insertion-deletion": self._insertion_deletion,
+            "saliency-metric": self._saliency_metric,
+            "randomized-weights": partial(sanity.weights_rows, self, self.few),
+            "randomized-labels": partial(sanity.labels_rows, self, self.few),
+        }
+        return measures[family]()
+
     def _masks(self) -> Iterator[Row]:
         for index, map_HW in self.cached_maps(self.frame):
-            yield self._mask_scores(index, map_HW, self.frame)
+            yield self.mask_scores(index, map_HW, self.frame)
 
     def _pointing(self) -> Iterator[Row]:
         truth = true_boxes(self.dataset, CASM, self.size)
@@ -288,7 +302,7 @@ class More(Measurement):
         for index, map_HW in self.cached_maps(self.frame):
             picture_HW3 = self._picture(index)
             pictures = {"clean": picture_HW3}
-            pictures |= masked_pictures(picture_HW3, self._binary(map_HW))
+            pictures |= masked_pictures(picture_HW3, self.binary(map_HW))
             labels_B = np.repeat(self.dataset.labels_N[index], len(pictures))
             values = {}
             for name, judge in self.shown_masked.items():
@@ -306,8 +320,7 @@ class More(Measurement):
 
     def _learned_classifier(self) -> Classifier | None:
         """The method's own, where it is there and no longer the one that the run began with."""
-        kept = self.imported or (self.folder / "fitted.pt").exists()
-        if not (self.facts.trained and kept):
+        if not (self.facts.trained and self.is_fitted):
             return None
         own, first = self.fitted().classifier, self.bench.classifier.state_dict()
         same = all(torch.equal(value, first[name]) for name, value in own.state_dict().items())
@@ -340,12 +353,6 @@ class More(Measurement):
             label = int(self.dataset.labels_N[index])
             judged = (self.bench.classifier, self._normalised(index), label)
             yield index, {"saliency_metric": saliency_metric(*judged, box if any(box) else None)}
-
-    def _randomized_weights(self) -> Iterator[Row]:
-        yield from sanity.weights_rows(self, self.few)
-
-    def _randomized_labels(self) -> Iterator[Row]:
-        yield from sanity.labels_rows(self, self.few)
 
 
 def finished_benches(request: Request, classes: Sequence[type]) -> list[Bench]:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from ..api import BoxMethod, SaliencyMethod
-from ..boxes import UNIT_RANGE_RULES, Box, binarise, predict_box
+from ..boxes import Box, as_read_by, binarise, predict_box
 from ..data.frames import boxes_to_original, to_frame_image
 from ..data.stored import decode_rgb
 from ..errors import UsageError
@@ -25,7 +25,7 @@ from ..files import write_atomically
 from ..images import FIGURE_GREY, heat
 from ..maps import check_map, to_grid, unit_range
 from .bench import Bench
-from .measurement import Measurement, blamed
+from .method_run import MethodRun, blamed
 from .request import Request
 
 FRAME = "warp"
@@ -44,7 +44,9 @@ class View:
     label: int  # the class that was asked for, or the classifier's guess
 
 
-def fitted_methods(request: Request, classes: Sequence[type[SaliencyMethod]]) -> list:
+def fitted_methods(
+    request: Request, classes: Sequence[type[SaliencyMethod]]
+) -> list[SaliencyMethod]:
     """Methods as an earlier `run` left them, or as `--weights-from` brings them.
 
     Raises UsageError for what would have to be trained first, and for methods without maps.
@@ -56,7 +58,7 @@ def fitted_methods(request: Request, classes: Sequence[type[SaliencyMethod]]) ->
     for cls in classes:
         bench.check_architecture(cls)
     bench.check_classifier_is_there()
-    return [Measurement(bench, cls, bench.config_of(cls), key="").fitted() for cls in classes]
+    return [MethodRun(bench, cls).fitted() for cls in classes]
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -95,8 +97,7 @@ def look(method: SaliencyMethod, picture_HW3: np.ndarray, label: int | None = No
 def _in_picture(
     facts: object, map_hw: np.ndarray, picture_HW3: np.ndarray, size: int, label: int
 ) -> View:
-    if facts.scale_free and facts.rule.kind in UNIT_RANGE_RULES:
-        map_hw = unit_range(map_hw)
+    map_hw = as_read_by(facts.rule, map_hw, facts.scale_free)
     height, width = picture_HW3.shape[:2]
     in_frame = to_grid(map_hw, size, size, facts.upsample)
     mask = binarise(in_frame, facts.rule).astype(np.uint8)

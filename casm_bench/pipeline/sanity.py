@@ -20,7 +20,7 @@ from ..data.dataset import Splits
 from ..metrics.similarity import RADIUS, similarity
 from ..progress import progress
 from .bench import Bench
-from .measurement import Measurement
+from .method_run import MethodRun
 
 if TYPE_CHECKING:
     from .more import More, Row
@@ -65,8 +65,8 @@ def labels_rows(more: More, indices: Sequence[int]) -> Iterator[Row]:
     """Similarity of each image's map to that of networks that learned permuted labels."""
     originals = _originals(more, indices)
     bench = PermutedLabels(more.bench)
-    other = Measurement(bench, more.cls, bench.config_of(more.cls), key="")
-    other._fit()
+    other = MethodRun(bench, more.cls)
+    other.fit()
     more.remarks["training_accuracy"] = bench.pretraining_history[-1]["accuracy"]
     with progress(len(originals), "maps", "random labels") as bar:
         yield from _rows("randomized_labels", _compared(more, other.method, originals, bar))

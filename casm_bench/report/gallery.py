@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from ..records import Record
 from .added import LABELS, added_curves, added_figure
 from .cost import cost_figure, priced
-from .errors import error_figure, shift_figure, shifts
 from .evidence import evidence, evidence_figure
 from .figure1 import figure1, figure1_blocks
+from .localization import error_figure, shift_figure, shifts
 from .measured import PAPERS_PROTOCOL, Measurement, group_by, is_control, runs
 from .sweep import Sweep, sweep_figure
 from .training import training_caption, training_figure

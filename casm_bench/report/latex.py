@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from .cells import ELSEWHERE, NO_BETTER, OF_SUBSET
 from .measured import group_by
-from .table import DASH, ELSEWHERE, NO_BETTER, OF_SUBSET, Cell, Column, Table, by_group, note_on
+from .table import DASH, Cell, Column, Table, by_group, note_on
 
 TEX = str.maketrans(
     {

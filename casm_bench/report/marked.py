@@ -14,22 +14,18 @@ from statistics import fmean
 from ..errors import WorkError
 from ..records import Record
 from .cards import methods_table
-from .measured import CONTROL, Measurement, Run, Setting, measurements, runs, standing
-from .measures import measures
-from .published import Published
-from .table import (
-    EMPTY,
-    Cell,
-    Column,
+from .cells import (
     Scale,
-    Table,
     best_controls,
     column_titles,
-    grid,
     marked_cell,
     published_cell,
     subset_legend,
 )
+from .measured import CONTROL, Measurement, Run, Setting, measurements, runs, standing
+from .measures import measures
+from .published import Published
+from .table import EMPTY, Cell, Column, Table, grid
 
 MARKED = re.compile(r"(<!-- table: (\S+)( published)? -->\n).*?(<!-- end of table -->)", re.DOTALL)
 

@@ -9,6 +9,14 @@ from statistics import fmean
 
 from ..records import Record
 from ..statistics import combined_interval, mean_error, wilson
+from .cells import (
+    NO_BETTER_MEANS,
+    OF_SUBSET,
+    best_controls,
+    no_better,
+    seeds_in_words,
+    subset_legend,
+)
 from .measured import (
     Item,
     Measurement,
@@ -20,18 +28,7 @@ from .measured import (
     runs,
     standing,
 )
-from .table import (
-    EMPTY,
-    NO_BETTER_MEANS,
-    OF_SUBSET,
-    Cell,
-    Column,
-    Table,
-    best_controls,
-    no_better,
-    seeds_in_words,
-    subset_legend,
-)
+from .table import EMPTY, Cell, Column, Table
 
 RATES = {  # of a run's own measures, in percent of the images
     *("clean_accuracy", "masked_in_accuracy", "masked_out_accuracy"),

@@ -23,6 +23,7 @@ from ..protocols import column_title
 from ..records import Record, load_records
 from .browser import Shown, picture_files, picture_sets, set_data, shown_records
 from .cards import card
+from .cells import NO_BETTER_MEANS, OF_SUBSET, best_controls, no_better, subset_legend
 from .charts import charts
 from .measured import (
     Measurement,
@@ -37,7 +38,6 @@ from .measured import (
 )
 from .measures import measure_title, upper_bounds
 from .published import read_published, table1_rows
-from .table import NO_BETTER_MEANS, OF_SUBSET, best_controls, no_better, subset_legend
 
 MANIFEST = "files.txt"  # what this program wrote into the folder, and so may remove
 STATIC = (

@@ -32,14 +32,9 @@ from .sweep import (
     sweep_csv,
     sweep_table,
 )
-from .table import (
-    Table,
-    comparison_table,
-    make_tables,
-    to_markdown,
-    verdict_table,
-)
-from .verdicts import verdict_line, verdicts_csv
+from .table import Table, plain_table, to_markdown
+from .table1 import make_tables
+from .verdicts import CAPTION, verdict_line, verdicts_csv
 
 GENERATED = "generated"
 PDF = "casm-bench.pdf"
@@ -124,10 +119,12 @@ def _contents(records: Sequence[Record], results: Path) -> tuple[dict[str, bytes
         tables["table2"] = metrics
         texts["table2.tex"] = to_latex(metrics)
     if judged := verdicts(kept, ledger):
-        tables["verdicts"] = [verdict_table(judged)]
-        texts["verdicts.csv"] = verdicts_csv([verdict_line(*found) for found in judged])
+        lines = [verdict_line(*found) for found in judged]
+        tables["verdicts"] = [plain_table("verdicts", CAPTION, lines)]
+        texts["verdicts.csv"] = verdicts_csv(lines)
     if compared := compare_with_the_papers_own(kept, rows, results):
-        tables["comparisons"] = [comparison_table(comparison_lines(compared), EXPLANATION)]
+        lines = comparison_lines(compared)
+        tables["comparisons"] = [plain_table("comparisons", EXPLANATION, lines)]
         texts["comparisons.csv"] = comparisons_csv(compared)
     measured = measurements(records, rows)
     for name, sweep in sweeps.items():

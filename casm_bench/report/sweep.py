@@ -20,6 +20,17 @@ from matplotlib.figure import Figure
 from ..records import Record
 from ..statistics import Estimate
 from .as_csv import as_csv
+from .cells import (
+    NO_BETTER_MEANS,
+    NO_CONTROL,
+    PER_SEED,
+    Scale,
+    best_control,
+    best_controls,
+    error_cell,
+    marked_cell,
+    size_cell,
+)
 from .drawing import TEXT_WIDTH, look, tidy
 from .measured import (
     CONTROL,
@@ -30,20 +41,7 @@ from .measured import (
     measurements,
 )
 from .measures import Spread, measures, spread_cell
-from .table import (
-    EMPTY,
-    NO_BETTER_MEANS,
-    NO_CONTROL,
-    PER_SEED,
-    Cell,
-    Column,
-    Scale,
-    Table,
-    best_control,
-    best_controls,
-    error_cell,
-    marked_cell,
-)
+from .table import EMPTY, Cell, Column, Table
 
 PICTURES = "fit.images_per_class"
 DRAWING = "data_options."  # settings that change the pictures
@@ -243,8 +241,8 @@ def _controls(points: Sequence[Point], among: Sequence[Measurement]) -> list[Mea
 
 
 def _control_row(found: Measurement, empty: int) -> list[Cell]:
-    size = (f"{found.error.n_images:,} × {found.error.seeds}",)
-    return [EMPTY, (found.title,), error_cell(found.error), *[EMPTY] * empty, size]
+    error = error_cell(found.error)
+    return [EMPTY, (found.title,), error, *[EMPTY] * empty, size_cell([found])]
 
 
 def _caption(sweep: Sweep, point: Point) -> str:
@@ -267,7 +265,7 @@ def _row(point: Point, shown: Sequence[str], bars: Mapping[Scale, float]) -> lis
         (point.records[0].title,),
         marked_cell(point.found, bars),
         *(spread_cell(found.get(name), ".3g" if name == "mask_mean" else ".1f") for name in shown),
-        (f"{point.error.n_images:,} × {point.error.seeds}",),
+        size_cell([point.found]),
     ]
 
 

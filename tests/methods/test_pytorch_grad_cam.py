@@ -37,37 +37,44 @@ def a_network(name):
     return classifier
 
 
+def hooks_of(classifier):
+    return [list(module._forward_hooks) for module in classifier.modules()]
+
+
 @pytest.mark.parametrize(
     ("name", "chunk"),
     [
         *(("test_resnet", 3), ("test_resnet", 16), ("test_vit", 3), ("test_vit", 16)),
         *(("test_vit2", 16), ("test_mambaout", 16)),  # the last one's channels come last
+        *(("test_efficientnet", 16), ("hrnet_w18_small", 16)),  # convolutions after the last stage
     ],
 )
 def test_its_grad_cam_is_ours(name, chunk, batch):
     classifier = a_network(name)
+    hooks = hooks_of(classifier)
     ours_Bhw = registry.get("grad-cam")(classifier).maps(*batch)
     enlarged_BHW = scale_cam_image(scale_cam_image(ours_Bhw.numpy(), (SIZE, SIZE)))
     with torch.no_grad():
         theirs_BHW = GradCAM(classifier, chunk=chunk).maps(*batch)
     torch.testing.assert_close(theirs_BHW, torch.from_numpy(enlarged_BHW), rtol=0, atol=1e-5)
     assert all(weight.grad is None and weight.requires_grad for weight in classifier.parameters())
-    assert not any(module._forward_hooks for module in classifier.modules())
+    assert hooks_of(classifier) == hooks
 
 
 class Squares(nn.Module):
     """Features are the image; the only logit is Σ_places Σ_channels w_c f², so that ∂z/∂f differs
     from place to place."""
 
-    feature_info = [{"module": "features", "num_chs": 2, "reduction": 1}]
-
     def __init__(self, weight_C):
         super().__init__()
         self.features = nn.Identity()
         self.weight_C = nn.Parameter(torch.tensor(weight_C))
 
+    def forward_features(self, images_BCHW):
+        return self.features(images_BCHW * 1)
+
     def forward(self, images_BCHW):
-        features_BCHW = self.features(images_BCHW * 1)
+        features_BCHW = self.forward_features(images_BCHW)
         return torch.einsum("bchw,c->b", features_BCHW**2, self.weight_C)[:, None]
 
 
@@ -103,7 +110,7 @@ def test_another_layer_may_be_read(batch):
     ("name", "layer", "options"),
     [
         ("cait_xxs24_224", None, {"depth": 1, "embed_dim": 32, "num_heads": 2}),
-        ("hrnet_w18_small", None, {}),  # its last stage gives a list
+        ("hrnet_w18_small", "stage4", {}),  # gives a list
         ("test_resnet", "fc", {}),
         ("test_vit", "head", {}),
     ],

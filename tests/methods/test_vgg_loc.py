@@ -16,7 +16,7 @@ from casm_bench.data.frames import boxes_to_original, resized_boxes
 from casm_bench.data.shapes import load_shapes
 from casm_bench.errors import UsageError, WorkError
 from casm_bench.methods.vgg_loc import Regression, VggLoc, corners, targets
-from casm_bench.pipeline.measurement import Measurement
+from casm_bench.pipeline.method_run import MethodRun
 from casm_bench.training import BoxedBatches, TrainBatches
 
 
@@ -136,29 +136,29 @@ def test_boxes_at_a_scale_come_into_the_protocols_frame_by_hand():
 
 
 @pytest.fixture
-def measurement(classifier, shapes):
-    """As much of a measurement as predicts boxes: always the centre, seen at 96 pixels."""
-    measurement = object.__new__(Measurement)
-    measurement.facts, measurement.dataset, measurement.size = VggLoc.facts, shapes, 64
-    measurement.bench = SimpleNamespace(
+def method_run(classifier, shapes):
+    """As much of a run as predicts boxes: always the centre, seen at 96 pixels."""
+    method_run = object.__new__(MethodRun)
+    method_run.facts, method_run.dataset, method_run.size = VggLoc.facts, shapes, 64
+    method_run.bench = SimpleNamespace(
         recipe=SimpleNamespace(evaluation_batch_size=16),
         classifier=classifier,
         device=torch.device("cpu"),
     )
     method = a_method(classifier, regression="single", scale=96)
-    measurement.method = with_constant_output(method, [0.5, 0.5, 0.5, 0.5])
-    return measurement
+    method_run.method = with_constant_output(method, [0.5, 0.5, 0.5, 0.5])
+    return method_run
 
 
 @pytest.mark.parametrize("wrong", [torch.zeros(16, 3), torch.full((16, 4), float("nan"))])
-def test_boxes_that_are_none_are_refused(measurement, monkeypatch, wrong):
-    monkeypatch.setattr(measurement.method, "boxes", lambda *batch: wrong)
+def test_boxes_that_are_none_are_refused(method_run, monkeypatch, wrong):
+    monkeypatch.setattr(method_run.method, "boxes", lambda *batch: wrong)
     with pytest.raises(WorkError, match=r"'vgg-loc' .* gave boxes of shape .* B×4 finite"):
-        measurement._boxes_in("crop")
+        method_run.boxes_in("crop")
 
 
-def test_the_harness_shows_the_frame_at_the_methods_scale(measurement, shapes):
-    boxes_N4, skipped = measurement._boxes_in("crop")
+def test_the_harness_shows_the_frame_at_the_methods_scale(method_run, shapes):
+    boxes_N4, skipped = method_run.boxes_in("crop")
     assert not skipped  # 16 + [16, 48] at 96 pixels is [21.3, 42.7] at 64
     assert boxes_N4.tolist() == [[21, 21, 43, 43]] * len(shapes)
 

@@ -9,7 +9,7 @@ import pytest
 
 from casm_bench.data.dataset import Dataset
 from casm_bench.metrics.evidence import evidence_in_frame, evidence_scores
-from casm_bench.pipeline.measurement import by_metric, present
+from casm_bench.pipeline.method_run import by_metric, present
 
 
 def block(x0, y0, x1, y1, side=10) -> np.ndarray:

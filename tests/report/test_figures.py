@@ -26,8 +26,8 @@ from casm_bench.report.drawing import (
     look,
     render,
 )
-from casm_bench.report.errors import error_figure, shift_figure, shifts
 from casm_bench.report.evidence import evidence, evidence_figure
+from casm_bench.report.localization import error_figure, shift_figure, shifts
 from casm_bench.report.measured import measurements
 from casm_bench.statistics import Estimate
 

@@ -12,7 +12,8 @@ import typst
 from casm_bench.errors import WorkError
 from casm_bench.report import pdf
 from casm_bench.report.pdf import to_pdf
-from casm_bench.report.table import Column, Table, make_tables
+from casm_bench.report.table import Column, Table
+from casm_bench.report.table1 import make_tables
 
 NASTY = '#panic("no") $x_1$ *bold* [ ] \\ " // <tag> @ref `raw` = heading'
 

@@ -14,15 +14,9 @@ from casm_bench.report.long_csv import CSV_COLUMNS, to_csv
 from casm_bench.report.marked import with_tables
 from casm_bench.report.measured import measurements
 from casm_bench.report.measures import metric_tables
-from casm_bench.report.table import (
-    Column,
-    Table,
-    by_group,
-    final_table,
-    main_table,
-    make_tables,
-    to_markdown,
-)
+from casm_bench.report.summary import final_table
+from casm_bench.report.table import Column, Table, by_group, to_markdown
+from casm_bench.report.table1 import main_table, make_tables
 
 GROUP = {"localization_error": 20.0, "interval": [0, 100], "n_images": 40}
 
