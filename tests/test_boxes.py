@@ -202,6 +202,21 @@ def test_work_on_the_coarse_grid_equals_work_in_the_frame(map_HW, rule):
     assert predict_box(map_HW, rule, size) == box_from_map(frame_HW, rule)
 
 
+def test_the_rank_is_that_of_the_frames_pixels():
+    """Of 16 pixels with mean 0.2 the 13th (1 + ⌊15 · 0.8 + ½⌋) is 0.8 already, which none exceeds;
+    of four it would be the third (1 + ⌊3 · 0.8 + ½⌋), a zero."""
+    map_HW = np.array([[0, 0], [0, 0.8]], np.float32)
+    assert predict_box(map_HW, CASM_RULE, 4) is None
+    assert predict_box(map_HW, CASM_RULE, 2) == (1, 1, 2, 2)
+    assert quantile_threshold(map_HW, copies=4) == map_HW[1, 1]
+    assert quantile_threshold(map_HW) == np.float32(1e-6)
+
+
+def test_the_lowest_rank_is_the_first():
+    """1 + ⌊1 · (1 - 0.55) + ½⌋ = 1: what exceeds the lowest value survives."""
+    assert binarise(np.array([[0.2, 0.9]], np.float32), CASM_RULE).tolist() == [[False, True]]
+
+
 @pytest.mark.parametrize("levels", [2, 5, 16, None])
 def test_blocky_maps_from_56_to_224(levels):
     random = np.random.default_rng(levels)
@@ -262,6 +277,12 @@ def test_energy_keeps_the_first_of_equal_pixels():
     assert binarise(map_HW, BoxRule("energy", 0.0)).tolist() == [[False] * 4]
 
 
+def test_energy_is_added_up_in_float64():
+    """In float32, 2²⁴ + 1 is 2²⁴, and the first pixel would reach the whole sum."""
+    map_HW = np.array([[2.0**24, 1, 1, 1]], np.float32)
+    assert binarise(map_HW, BoxRule("energy", 1.0)).tolist() == [[True, True, True, False]]
+
+
 def test_quantile_above_the_unit_range_keeps_what_exceeds_the_lowest_value():
     map_HW = np.array([[0.5, 3.0], [4.0, 0.5]])
     assert binarise(map_HW, CASM_RULE).tolist() == [[False, True], [True, False]]
@@ -287,6 +308,32 @@ def test_contour_box_reaches_one_pixel_further_except_at_the_border():
     assert box_from_map(mask_HW.astype(np.float32), rule) == (3, 2, 12, 10)
 
 
+def test_contours_are_drawn_in_the_frame():
+    """They reach one pixel of the frame further, not one cell of the map."""
+    map_HW = np.zeros((4, 4), np.float32)
+    map_HW[1, 1] = 1
+    rule = BoxRule("relative", 0.5, component="contour")
+    assert predict_box(map_HW, rule, 8) == (2, 2, 5, 5)
+
+
+@pytest.mark.parametrize("turns", range(4))  # whichever contour is found first
+def test_of_contours_the_largest_counts(turns):
+    mask_HW = np.zeros((9, 9), bool)
+    mask_HW[0:2, 0:2] = mask_HW[3:7, 4:6] = mask_HW[8, 8] = True
+    expected = np.zeros((9, 9), bool)
+    expected[3:7, 4:6] = True
+    x0, y0, x1, y1 = box_from_mask(np.rot90(expected, turns), "all")
+    assert contour_box(np.rot90(mask_HW, turns)) == (x0, y0, x1 + 1, y1 + 1)
+
+
+@pytest.mark.parametrize("side", [255, 256, 512])  # of 256² pixels on, labels take 32 bits
+def test_the_largest_of_very_many_components(side):
+    """A chessboard's dark squares, of which there are up to 131,072, touch only by corners."""
+    mask_HW = np.indices((side, side)).sum(axis=0) % 2 == 1
+    mask_HW[side - 4, side - 4] = True  # joins its four neighbours
+    assert box_from_mask(mask_HW) == (side - 5, side - 5, side - 2, side - 2)
+
+
 def test_fong_box_with_components_keeps_only_the_largest():
     map_HW = np.zeros((6, 6), np.float32)
     map_HW[0, 0] = map_HW[3:5, 3:5] = 1
@@ -294,6 +341,14 @@ def test_fong_box_with_components_keeps_only_the_largest():
     assert fong_box(map_HW, BoxRule("fixed", 0.5), 6, 6) == (3, 3, 5, 5)
     assert fong_box(np.zeros_like(map_HW), BoxRule("fixed", 0.5), 6, 6) is None
     assert fong_box(np.zeros_like(map_HW), fong_rule("energy", 0.5), 60, 30) == (0, 0, 60, 30)
+
+
+@pytest.mark.parametrize(("value", "x0"), [(0.0019, 10), (0.0021, 4)])
+def test_levels_of_the_resized_map_are_whole(value, x0):
+    """⌊255 · value + ½⌋ is 0 or 1. At pixels 2 to 5 of 16 the level is 1 by ⅛, ⅜, ⅝ and ⅞, rounded
+    to 0, 0, 1, 1; the highest pixel fades in from pixel 10 by ⅛."""
+    box = fong_box(np.array([[0, value, 0, 1]]), fong_rule("mean", 0), 16, 1)
+    assert box == (x0, 0, 16, 1)
 
 
 def test_a_rule_that_needs_alpha_says_so():

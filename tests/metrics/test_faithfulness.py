@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -76,15 +77,40 @@ def test_steps_that_do_not_divide_the_picture_end_with_all_of_it():
     found = dict(insertion_deletion(Bright(), torch.ones(3, SIZE, SIZE), map_HW, rows_per_step=3))
     assert found["deletion"] == pytest.approx(np.array([8, 5, 2, 0]) / 8, abs=1e-5)
     assert shares_changed((SIZE, SIZE), 3).tolist() == [0, 3 / 8, 6 / 8, 1]
+    assert shares_changed((4, SIZE), 1).tolist() == [0, 1 / 4, 2 / 4, 3 / 4, 1]
 
 
-def test_blur_is_a_normalised_kernel_and_dark_beyond_the_border():
-    image_CHW = torch.ones(2, 21, 21)
-    soft_CHW = blurred(image_CHW)
-    assert soft_CHW[:, 10, 10].tolist() == pytest.approx([1, 1], abs=1e-5)
-    assert soft_CHW[0, 0, 0] == pytest.approx(
-        0.3, abs=0.1
-    )  # about a quarter of the kernel, and centre
+def test_equal_pixels_change_from_the_top_and_more_steps_than_are_classified_at_once():
+    rows = 70
+    image_CHW = torch.zeros(3, rows, 2)
+    image_CHW[:, :40] = 1
+    found = dict(insertion_deletion(Bright(), image_CHW, np.ones((rows, 2)), rows_per_step=1))
+    bright = np.clip(40 - np.arange(rows + 1), 0, None) / rows
+    assert found["deletion"] == pytest.approx(bright, abs=1e-5)
+
+
+def kernel_of_rise() -> np.ndarray:
+    """What scipy's filter of sigma 5 makes of an 11-pixel impulse: the Gaussian, cut off at four
+    sigma, with what leaves the window mirrored back into it. Summed up term by term."""
+    gauss = {d: math.exp(-(d**2) / (2 * 5**2)) for d in range(-20, 21)}
+    taps = [0.0] * 11
+    for d, weight in gauss.items():
+        at = (5 + d) % 22  # mirrored with the outermost pixel repeated: a period of 2 · 11
+        taps[at if at < 11 else 21 - at] += weight / sum(gauss.values())
+    return np.array(taps)
+
+
+def test_blur_is_rises_kernel_and_dark_beyond_the_border():
+    image_CHW = torch.zeros(2, 21, 25)
+    image_CHW[1, 8, 12] = 1
+    soft_CHW, taps = blurred(image_CHW), kernel_of_rise()
+    assert not soft_CHW[0].any()
+    expected = np.zeros((21, 25))
+    expected[3:14, 7:18] = np.outer(taps, taps)
+    assert soft_CHW[1].numpy() == pytest.approx(expected, abs=1e-7)
+    edge = blurred(torch.ones(1, 21, 21))[0]
+    assert edge[10, 10] == pytest.approx(1, abs=1e-5)
+    assert edge[0, 0] == pytest.approx(taps[5:].sum() ** 2, abs=1e-5)
 
 
 class Corner(nn.Module):
@@ -103,3 +129,20 @@ def test_saliency_metric_of_a_box():
     assert saliency_metric(Corner(), image_CHW, 1, box) == pytest.approx(expected, abs=1e-5)
     nothing = saliency_metric(Corner(), image_CHW, 0, None)
     assert nothing == pytest.approx(math.log(0.05) - math.log(0.99), abs=1e-5)
+
+
+class Watched(nn.Module):
+    """Keeps what it is shown."""
+
+    def forward(self, images_BCHW):
+        self.seen = images_BCHW
+        return torch.zeros(len(images_BCHW), 2)
+
+
+def test_the_box_is_cut_out_and_enlarged_as_opencv_does_it():
+    """Its cubic interpolation has the coefficients of torch's, from the same pixel centres."""
+    picture_HWC = np.random.default_rng(0).random((6, 12, 3), np.float32)
+    watched = Watched()
+    saliency_metric(watched, torch.from_numpy(picture_HWC).movedim(-1, 0), 1, (2, 1, 9, 4))
+    expected = cv2.resize(picture_HWC[1:4, 2:9], (12, 6), interpolation=cv2.INTER_CUBIC)
+    assert watched.seen[0].movedim(0, -1).numpy() == pytest.approx(expected, abs=1e-5)

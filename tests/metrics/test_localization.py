@@ -98,13 +98,14 @@ EDGES = st.tuples(*[st.integers(-10, 25)] * 2).map(sorted)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_f1_equals_painting_every_pixel(seed, edges, name, cell):
     rows, columns = cell
-    map_HW = np.random.default_rng(seed).random((16 // rows, 16 // columns), np.float32)
+    map_HW = np.random.default_rng(seed).random((16 // rows, 12 // columns), np.float32)
     frame_HW = np.kron(map_HW, np.ones(cell, np.float32))
     truth = np.array([(x[0], y[0], x[1], y[1]) for x, y in edges])
     expected = [slow_f1(frame_HW, box, PROTOCOLS[name]) for box in truth]
-    visible = visible_truth(truth, (16, 16), PROTOCOLS[name])
-    found = map_f1(map_HW, visible, cell)
-    assert found == pytest.approx((max(expected), np.mean(expected)), rel=1e-6, abs=1e-9)
+    visible = visible_truth(truth, (12, 16), PROTOCOLS[name])
+    in_frame = continuous_f1(frame_HW, truth, PROTOCOLS[name])
+    for found in (map_f1(map_HW, visible, cell), in_frame):
+        assert found == pytest.approx((max(expected), np.mean(expected)), rel=1e-6, abs=1e-9)
 
 
 def test_clipping_counts_in_recall():
@@ -125,12 +126,22 @@ def test_any_true_box_may_be_found():
 
 def test_true_boxes_in_every_frame():
     data = dataset([(0, 0, 499, 374)], sizes=[(500, 375)])
-    assert true_boxes(data, CASM, 224).boxes_M4.tolist() == [[-37, 0, 260, 223]]
+    crop = true_boxes(data, CASM, 224)
+    assert crop.boxes_M4.tolist() == [[-37, 0, 260, 223]]
+    assert crop.extent_N2.tolist() == [[224, 224]]
+    assert crop.visible.boxes_M4.tolist() == [[0, 0, 224, 223]]
     assert true_boxes(data, PROTOCOLS["warp"], 224).boxes_M4.tolist() == [[0, 0, 223, 223]]
     original = true_boxes(data, PROTOCOLS["fong"], 224)
     assert original.boxes_M4.tolist() == [[0, 0, 499, 374]]
     assert original.extent_N2.tolist() == [[500, 375]]
     assert original.visible.area_M.tolist() == [500 * 375]
+
+
+def test_wsol_multiplies_before_it_divides():
+    """194 · 224 / 388 is 112; 224 / 388 · 194 is 111.99999999999999, and is truncated."""
+    data = dataset([(16, 194, 208, 368)], sizes=[(500, 388)])
+    tops = {name: true_boxes(data, PROTOCOLS[name], 224).boxes_M4[0, 1] for name in PROTOCOLS}
+    assert (tops["warp"], tops["wsol"]) == (111, 112)
 
 
 def test_le_is_a_percentage():

@@ -181,19 +181,57 @@ def test_maps_without_a_scale_are_scaled_only_where_it_matters():
     np.testing.assert_array_equal(scores.box_N4, expected)
 
 
+def test_maps_with_a_scale_keep_it():
+    data, maps = random_data()
+    faint = [0.1 + 0.5 * map_HW for map_HW in maps]
+    scores = score_maps(enumerate(faint), data, CASM, BoxRule("fixed", 0.4))
+    expected = [predict_box(map_HW, BoxRule("fixed", 0.4), 224) for map_HW in faint]
+    np.testing.assert_array_equal(scores.box_N4, expected)
+    truth = true_boxes(data, CASM, 224)
+    for index, map_HW in enumerate(faint):
+        frame_HW = to_grid(map_HW, 224, 224, "nearest")
+        f1 = continuous_f1(frame_HW, truth.boxes_M4[truth.owner_M == index], CASM)
+        assert (scores.f1_N[index], scores.f1_mean_N[index]) == pytest.approx(f1)
+
+
+def test_maps_that_do_not_divide_the_frame_are_interpolated():
+    data, _ = random_data(3)
+    maps = np.random.default_rng(1).random((3, 7, 9), np.float32)
+    scores = score_maps(enumerate(maps), data, WARP, BoxRule("fixed", 0.6), size=100)
+    frames = [to_grid(map_HW, 100, 100, "bilinear") for map_HW in maps]
+    expected = score_maps(enumerate(frames), data, WARP, BoxRule("fixed", 0.6), size=100)
+    np.testing.assert_array_equal(scores.box_N4, expected.box_N4)
+    np.testing.assert_array_equal(scores.f1_N, expected.f1_N)
+
+
 def test_summary_counts_what_could_not_succeed():
-    data = made_up([[(0, 0, 50, 50)], [(0, 0, 20, 99)]], [(100, 100), (300, 100)])
-    maps = np.zeros((2, 10, 10), np.float32)
-    maps[0, :5, :5] = 1
+    """One is found, one has a map without any box, and two lie left of the crop, which is hit or
+    not: of what is none of these, other numbers would be left."""
+    beside = [(0, 0, 20, 99)]
+    data = made_up(
+        [[(0, 0, 50, 50)], [(0, 0, 50, 50)], beside, beside],
+        [(100, 100), (100, 100), (300, 100), (300, 100)],
+    )
+    maps = np.zeros((4, 10, 10), np.float32)
+    maps[[0, 2, 3], :5, :5] = 1
     scores = score_maps(enumerate(maps), data, CASM, size=100)
     assert scores.summary() == {
-        "localization_error": 50.0,
-        "f1": pytest.approx(50, abs=1e-4),
-        "f1_mean": pytest.approx(50, abs=1e-4),
-        "n_images": 2,
+        "localization_error": 75.0,
+        "f1": pytest.approx(25, abs=1e-4),
+        "f1_mean": pytest.approx(25, abs=1e-4),
+        "n_images": 4,
         "n_without_box": 1,
-        "n_out_of_frame": 1,
+        "n_out_of_frame": 2,
     }
+    assert scores.out_of_frame_N.tolist() == [False, False, True, True]
+
+
+def test_predicted_boxes_are_compared_in_the_original_picture():
+    """Of 200 × 100 pixels squashed to 100 × 100 each box becomes twice as wide."""
+    data = made_up([[(20, 10, 99, 49)]], [(200, 100)])  # inclusive
+    scores = score_predicted_boxes([(10, 10, 50, 50)], data, PROTOCOLS["fong"], size=100)
+    assert scores.box_N4.tolist() == [[20, 10, 100, 50]]
+    assert scores.iou_N.tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -203,6 +241,7 @@ def test_summary_counts_what_could_not_succeed():
         (np.full((8, 8), -1.0), "negative"),
         (np.zeros((1, 8, 8)), "shape"),
         (np.full((8, 8), 3.0), "scale-free"),
+        (np.array([[0, 1.01]]), "scale-free"),
     ],
 )
 def test_bad_maps_name_the_picture(map_HW, problem):
@@ -228,6 +267,8 @@ def test_per_image_columns_have_a_row_per_image_and_protocol():
     assert columns["name"] == ["picture-2", "picture-0"] * 2
     assert columns["protocol"] == ["casm", "casm", "warp", "warp"]
     assert columns["group"] == [None] * 4
+    grouped = replace(data, groups=["near", "far", "off"])
+    assert image_columns(grouped, scores)["group"] == ["off", "near"] * 2
     boxes_M4 = np.stack([columns[edge] for edge in ("x0", "y0", "x1", "y1")], axis=1)
     np.testing.assert_array_equal(boxes_M4[2:], scores[1][1].box_N4)
     np.testing.assert_array_equal(columns["f1_mean"][:2], scores[0][1].f1_mean_N)

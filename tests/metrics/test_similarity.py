@@ -40,6 +40,7 @@ def test_ranks_as_scipy_does_it(a_HW, b_HW):
 def test_constant_maps_rank_nothing():
     flat_HW, ramp_HW = np.full((SIDE, SIDE), 0.3), np.arange(SIDE**2).reshape(SIDE, SIDE)
     assert spearman(flat_HW, ramp_HW) == 0
+    assert spearman(ramp_HW, flat_HW) == 0
     assert spearman(flat_HW, np.zeros((SIDE, SIDE))) == 1
 
 

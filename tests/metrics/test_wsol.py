@@ -12,7 +12,7 @@ from casm_bench.boxes import predict_box
 from casm_bench.data.dataset import Dataset
 from casm_bench.maps import to_grid
 from casm_bench.metrics.scoring import score_maps
-from casm_bench.metrics.wsol import THRESHOLDS, best_overlaps, hits_at_best, sweep_boxes
+from casm_bench.metrics.wsol import ALPHAS, THRESHOLDS, best_overlaps, hits_at_best, sweep_boxes
 from casm_bench.protocols import PROTOCOLS, BoxRule
 
 WSOL = PROTOCOLS["wsol"]
@@ -46,6 +46,10 @@ def test_sweep_equals_the_slow_reimplementation(seed, height, width, levels):
 def test_thresholds_are_those_of_the_source():
     assert len(THRESHOLDS) == 100
     assert THRESHOLDS[[0, 1, -1]] == pytest.approx([0, 0.01, 0.99])
+    assert ALPHAS["relative"] is THRESHOLDS
+    for kind in ("value", "energy", "fixed"):  # Fong & Vedaldi 2017: 0, 0.05, … 0.95
+        assert ALPHAS[kind] == pytest.approx([0.05 * i for i in range(20)])
+    assert ALPHAS["mean"] == pytest.approx([0.5 * i for i in range(21)])  # 0, 0.5, … 10
 
 
 def made_up(boxes) -> Dataset:
@@ -77,6 +81,7 @@ def test_the_threshold_that_serves_most_images_wins():
     assert scores.hit_N.tolist() == [True, True, False]
     assert scores.box_N4.tolist() == [[20, 20, 51, 51]] * 3
     assert scores.summary()["localization_error"] == pytest.approx(100 / 3)
+    assert scores.summary()["threshold"] == scores.threshold
 
 
 def test_of_equally_good_thresholds_the_lowest_wins():
@@ -114,8 +119,9 @@ def two_blobs() -> np.ndarray:
 def test_any_contour_may_match_any_true_box():
     # Contours reach one pixel beyond: 41×41 and 11×11. Inclusive true boxes of the same size.
     truth_n4 = np.array([[70, 70, 80, 80], [10, 10, 50, 50]])
-    overlap_T = best_overlaps(two_blobs(), truth_n4, WSOL)
-    assert overlap_T == pytest.approx(1.0)  # below 0.4 either, above only the small one
+    for order in (1, -1):  # whichever contour is found first
+        overlap_T = best_overlaps(two_blobs(), truth_n4[::order], WSOL)
+        assert overlap_T == pytest.approx(1.0)  # below 0.4 either, above only the small one
     small = best_overlaps(two_blobs(), truth_n4[1:], WSOL)
     assert small[[0, 39]] == pytest.approx([1, 1])
     assert small[[41, 99]] == pytest.approx([0, 0])
@@ -130,14 +136,15 @@ def test_the_threshold_is_chosen_for_each_iou_apart():
     assert hits_at_best(overlap_NT, 0.3).tolist() == [True, True, True]
     assert hits_at_best(overlap_NT, 0.5).tolist() == [True, False, False]
     assert hits_at_best(overlap_NT, 0.7).tolist() == [False, False, False]
+    assert hits_at_best(overlap_NT, 0.6).tolist() == [True, False, False]  # at least
 
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
 def test_overlaps_equal_the_slow_reimplementation(seed):
     random = np.random.default_rng(seed)
-    map_HW = (random.integers(0, 4, (12, 12)) / 3).astype(np.float32)
-    x0, y0 = random.integers(0, 6, 2)
+    map_HW = (random.integers(0, 4, (12, 16)) / 3).astype(np.float32)
+    x0, y0 = random.integers(0, 10), random.integers(0, 8)  # at most up to the last pixel
     truth = [x0, y0, x0 + 5, y0 + 4]
     overlap_T = best_overlaps(map_HW, np.array([truth]), WSOL)
     levels_HW = (to_unit(map_HW) * 255).astype(np.uint8)
@@ -156,7 +163,7 @@ def to_unit(map_HW: np.ndarray) -> np.ndarray:
 def inclusive_iou(rectangle: tuple[int, ...], truth: list[int]) -> float:
     """wsolevaluation's own arithmetic: inclusive corners, +1 for every side."""
     x, y, w, h = rectangle
-    box = [x, y, min(x + w, 11), min(y + h, 11)]
+    box = [x, y, min(x + w, 15), min(y + h, 11)]
     wide = max(0, min(box[2], truth[2]) - max(box[0], truth[0]) + 1)
     high = max(0, min(box[3], truth[3]) - max(box[1], truth[1]) + 1)
     areas = [(b[2] - b[0] + 1) * (b[3] - b[1] + 1) for b in (box, truth)]
