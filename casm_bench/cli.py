@@ -218,24 +218,22 @@ class List:
     json: bool = False
     """As JSON, with every declared fact."""
     verbose: bool = False
-    """Of methods: a card each, with paper, cost, hyperparameters, deviations, published figures."""
+    """A card each, with all that is declared; of methods also what was published."""
 
     def __call__(self) -> None:
-        if self.verbose and (self.json or self.what != "methods"):
-            raise UsageError("--verbose goes with `list methods`, and without --json.")
+        if self.verbose and self.json:
+            raise UsageError("--verbose and --json exclude each other; --json has every fact, too.")
         if self.verbose:
-            from .report.cards import cards_as_text
-            from .report.published import read_published
-
-            print(cards_as_text(read_published(DEFAULT_RESULTS)))
+            print(_cards(self.what))
             return
         entries = _LISTED[self.what]()
         if self.json:
             print(json.dumps(entries, indent=1))
             return
+        line = _LINES.get(self.what, "{summary}")
         width = max(len(entry["name"]) for entry in entries)
         for entry in entries:
-            print(f"{entry['name']:{width}}  {entry['summary']}")
+            print(f"{entry['name']:{width}}  {line.format(**entry)}")
 
 
 @dataclass
@@ -564,6 +562,38 @@ _LISTED = {
     "policies": _listed_policies,
     "metrics": _listed_metrics,
 }
+
+
+# What a line says of an entry beside its name, where that is not its summary alone.
+_LINES = {
+    "metrics": "{family}: {summary} Source: {source}.",
+    "recipes": "{summary} Cost: {cost}.",
+}
+
+
+def _cards(what: str) -> str:
+    """A card per entry with all that it declares."""
+    from .report.cards import as_text, cards_as_text
+
+    if what == "methods":
+        from .report.published import read_published
+
+        return cards_as_text(read_published(DEFAULT_RESULTS))
+    cards = []
+    for entry in _LISTED[what]():
+        name, said = entry.pop("name"), {key: _plain(value) for key, value in entry.items()}
+        cards.append(as_text(name, {k.replace("_", " "): v for k, v in said.items() if v}))
+    return "\n\n".join(cards)
+
+
+def _plain(value: Any) -> str:
+    """A declared value as words: `a = 1, b (c = 2)` if it has parts, nothing if it is empty."""
+    if isinstance(value, dict):
+        parts = [(name, _plain(part), isinstance(part, dict)) for name, part in value.items()]
+        return ", ".join(f"{n} ({t})" if deep else f"{n} = {t}" for n, t, deep in parts if t)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else str(value)
 
 
 def _print_results(records: list[Any], results: Path) -> None:

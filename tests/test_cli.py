@@ -16,7 +16,9 @@ import pytest
 from PIL import Image
 
 from casm_bench.cli import _join_repeated, main
+from casm_bench.metrics.catalog import FAMILIES, METRICS
 from casm_bench.pipeline import Bench
+from casm_bench.recipes import RECIPES
 from casm_bench.records import load_per_image, load_records
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,6 +110,7 @@ PACK = ["--data", "ilsvrc-pack", "--no-controls", "--methods", "full", "--root"]
         (["run", *PACK, "nowhere.parquet"], "nowhere.parquet"),
         (["run", "--root", "x"], "drop --root"),
         (["run", "--limit", "0"], "--limit must lie in"),
+        (["run", "--cache-limit-gb", "nan"], "--cache-limit-gb must be 0 or more"),
         (["run", "--limit", "100000"], "--limit must lie in 1..1000"),
         (["show", "--methods", "grad"], "show needs picture files"),
         (["run", "--seeds", "-1"], "whole numbers from 0"),
@@ -174,6 +177,35 @@ def test_numbers_out_of_bounds_are_refused_before_any_work(setting, capsys, tmp_
     error = capsys.readouterr().err
     assert re.search(r"--set (\S+)=(.+): must be .*(int|float) (of at least|above|from) \d", error)
     assert f"--set {setting.partition('=')[0]}=" in error
+
+
+@pytest.mark.parametrize("what", ["data", "recipes", "protocols", "policies", "metrics"])
+def test_a_card_per_entry_says_all_that_is_declared(what, capsys):
+    assert main(["list", what, "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)
+    assert main(["list", what, "--verbose"]) == 0
+    cards = capsys.readouterr().out.split("\n\n")
+    for entry, card in zip(entries, cards, strict=True):
+        assert card.splitlines()[0] == entry["name"]
+        said = " ".join(card.split())
+        assert all(v in said for v in entry.values() if isinstance(v, str))
+    assert "None" not in "".join(cards)
+
+
+def test_families_sources_and_costs_stand_in_the_lists(capsys):
+    """What `metrics --families`, the README and `--recipe` send readers to."""
+    assert main(["list", "metrics"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(any(f"  {family}: " in line for line in lines) for family in FAMILIES)
+    assert all(metric.source in line for metric, line in zip(METRICS.values(), lines, strict=True))
+    assert main(["list", "recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(recipe.cost in line for recipe, line in zip(RECIPES.values(), lines, strict=True))
+
+
+def test_json_and_cards_exclude_each_other(capsys):
+    assert main(["list", "metrics", "--verbose", "--json"]) == 2
+    assert "--json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["runn"], ["run", "--seeds", "x"], ["list", "nothing"]])

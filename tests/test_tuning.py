@@ -114,3 +114,24 @@ def test_without_boxes_nothing_is_tuned(tmp_path, capsys):
     options = ("--data", "ilsvrc-pack", "--root", evaluated, "--protocols", "casm@tuned")
     assert run(tmp_path, *options, *LITE) == 2
     assert "--tune-data NAME --tune-root PATH" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tune-data", "rest"], "--tune-data rest: no protocol is tuned"),
+        (["--tune-data", "shapes", "--protocols", "casm@oracle"], "no protocol is tuned"),
+        (["--tune-root", "x", "--protocols", "casm@tuned"], "name that data set"),
+        (["--tune-images", "0", "--protocols", "casm@tuned"], "--tune-images 0: must be at least"),
+        (
+            ["--tune-data", "ilsvrc-pack", "--tune-root", "x", "--protocols", "casm@tuned"],
+            "--tune-root x does not exist",
+        ),
+        (["--tune-data", "ilsvrc-pack", "--protocols", "casm@tuned"], "needs --tune-root:"),
+        (["--train-data", "shapes", "--train-root", "x"], "drop --train-root"),
+    ],
+)
+def test_the_option_at_fault_is_named(tmp_path, capsys, options, words):
+    assert run(tmp_path, *options, "--set", *TINY) == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.glob("cache/classifiers/*"))

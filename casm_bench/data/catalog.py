@@ -97,15 +97,21 @@ def check_loading(name: str, options: Mapping[str, object]) -> None:
     check_options("data", _found(get_source(name).loader), options)
 
 
-def load_splits(name: str, root: str | None, **options: object) -> Splits:
+def load_splits(
+    name: str, root: str | None, *, said_with: str = "--root", **options: object
+) -> Splits:
     """Load data set `name` from `root`.
 
-    Raises UsageError when `root` is missing, unreadable or not what the data set needs.
+    Raises UsageError when `root` is missing, unreadable or not what the data set needs; it speaks
+    of the command line's option `said_with`.
     """
     source = get_source(name)
-    if source.root and not root:
-        raise UsageError(f"Data set {name!r} needs --root: {source.root}.")
-    return _found(source.loader)(root, **options)
+    try:
+        if source.root and not root:
+            raise UsageError(f"Data set {name!r} needs --root: {source.root}.")
+        return _found(source.loader)(root, **options)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--root", said_with)) from None
 
 
 def digest_now(name: str, seed: int, options: Mapping[str, object]) -> str | None:

@@ -21,6 +21,7 @@ from ..cache import MARKER
 from ..data.dataset import Dataset
 from ..errors import UsageError
 from ..files import write_atomically
+from ..protocols import get_protocol
 from ..records import Record
 from .bench import Bench
 from .export import ExportRequest, export_maps
@@ -30,6 +31,7 @@ from .more import MoreRequest, measure_more
 from .ready import fitted_methods, saliency
 from .ready import show as _show
 from .request import Request, check_settings, check_settings_of_part
+from .tuning import REST
 
 __all__ = [
     "Bench",
@@ -128,12 +130,26 @@ def _check_request(request: Request, methods: dict[str, type[SaliencyMethod]]) -
         raise UsageError("--methods names no method; `list methods` shows what there is.")
     if not request.seeds or min(request.seeds) < 0:
         raise UsageError("--seeds must be whole numbers from 0 on, at least one.")
-    if request.cache_limit_gb < 0:
+    if not request.cache_limit_gb >= 0:  # neither is nan
         raise UsageError("--cache-limit-gb must be 0 or more.")
+    _check_tuning(request)
     if request.tensorboard:
         _check_writable("--tensorboard", request.tensorboard)
     marker = request.out / "cache" / MARKER  # also keeps backups out of the cache
     write_atomically(marker, "Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+def _check_tuning(request: Request) -> None:
+    """Refuse pictures to tune on where nothing is tuned, and a number of none."""
+    if request.tune_images < 1:
+        raise UsageError(f"--tune-images {request.tune_images}: must be at least 1.")
+    if request.tune_root and request.tune_data in (None, REST):
+        raise UsageError("--tune-root says where --tune-data lies: name that data set, too.")
+    if request.tune_data and not any(get_protocol(p).policy == "tuned" for p in request.protocols):
+        raise UsageError(
+            f"--tune-data {request.tune_data}: no protocol is tuned; ask for one, such as "
+            "--protocols casm@tuned, or drop it."
+        )
 
 
 def _check_writable(option: str, folder: Path) -> None:

@@ -54,16 +54,16 @@ class Bench:
         request = self.request
         splits = self._load(request.data, request.root)
         if request.train_data or request.train_root:
-            other = self._load(request.trained_on, request.train_root)
+            other = self._load(request.trained_on, request.train_root, "--train-root")
             return replace(splits, train=other.train, held_out=other.held_out)
         if request.trained_on != request.data:  # methods that are not trained can do without
             return replace(splits, train=None, held_out=None)
         return splits
 
-    def _load(self, name: str, root: str | None) -> Splits:
+    def _load(self, name: str, root: str | None, said_with: str = "--root") -> Splits:
         options = self.data_options if name == self.request.data else {}
         check_loading(name, options)
-        return load_splits(name, root, seed=self.seed, **options)
+        return load_splits(name, root, said_with=said_with, seed=self.seed, **options)
 
     @property
     def data_options(self) -> dict[str, object]:

@@ -20,7 +20,7 @@ def tuning_pictures(request: Request, splits: Splits, evaluated: Dataset, seed: 
     another name, or in another copy (see `shared_pictures`).
     """
     boxed = _candidates(request, splits, evaluated).only_boxed()
-    if request.tune_images < 1 or not len(boxed):
+    if not len(boxed):
         raise UsageError(
             f"Policy tuned needs pictures with boxes that are not evaluated, but {boxed.name!r} "
             f"({boxed.split}) has none. Name others: --tune-data NAME --tune-root PATH; or "
@@ -45,7 +45,7 @@ def _candidates(request: Request, splits: Splits, evaluated: Dataset) -> Dataset
         return splits.evaluated.subset(rows)
     if request.tune_data is None:
         return splits.held_out or evaluated.subset([])
-    other = load_splits(request.tune_data, request.tune_root)
+    other = load_splits(request.tune_data, request.tune_root, said_with="--tune-root")
     held_out = other.held_out
     return held_out if held_out and len(held_out.only_boxed()) else other.evaluated
 

@@ -73,7 +73,9 @@ def published_for(facts: Facts, ledger: Sequence[Published]) -> list[Published]:
 
 def cards_as_text(ledger: Sequence[Published]) -> str:
     """Every registered method's card, for a terminal."""
-    return "\n\n".join(_as_text(registry.get(name), ledger) for name in registry.names())
+    classes = map(registry.get, registry.names())
+    titled = ((f"{cls.facts.name}: {cls.facts.title}", card(cls, ledger)) for cls in classes)
+    return "\n\n".join(as_text(title, found) for title, found in titled)
 
 
 def cards_as_markdown(ledger: Sequence[Published]) -> str:
@@ -107,8 +109,8 @@ def _section(cls: type[SaliencyMethod], ledger: Sequence[Published]) -> str:
     return "\n".join([f"## {name}\n", f"{title}\n", *lines, ""])
 
 
-def _as_text(cls: type[SaliencyMethod], ledger: Sequence[Published]) -> str:
-    found: Mapping[str, str] = card(cls, ledger)
+def as_text(title: str, found: Mapping[str, str]) -> str:
+    """What is said under each heading, for a terminal."""
     indent = max(map(len, found)) + 4
     lines = (
         textwrap.fill(
@@ -120,7 +122,7 @@ def _as_text(cls: type[SaliencyMethod], ledger: Sequence[Published]) -> str:
         )
         for heading, text in found.items()
     )
-    return "\n".join([f"{cls.facts.name}: {cls.facts.title}", *lines])
+    return "\n".join([title, *lines])
 
 
 def _yes(fact: bool) -> str:
