@@ -432,7 +432,7 @@ class Bench:
 
     @property
     def _arithmetic_config(self) -> dict[str, object]:
-        """What differs from plain fp32, and nothing else, so that plain runs' keys stay the same."""
+        """What differs from plain fp32, and nothing else, so that keys of plain runs lack it."""
         plain = asdict(Arithmetic())
         return {k: v for k, v in asdict(self.arithmetic).items() if v != plain[k]}
 
