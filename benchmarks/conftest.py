@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 
+import cv2
 import pytest
 import torch
 
@@ -56,7 +57,9 @@ def beside(benchmark, request) -> Callable:
 @pytest.fixture
 def one_thread():
     """Threads that wait for each other on a busy machine count as CPU time."""
-    before = torch.get_num_threads()
+    before = torch.get_num_threads(), cv2.getNumThreads()
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(before[0])
+    cv2.setNumThreads(before[1])

@@ -202,7 +202,7 @@ def measure(setting: Setting, options: argparse.Namespace) -> list[dict[str, obj
             for name, step in steps.items():
                 times[name].append(seconds(lambda step=step: step(*batch), device))
         return [
-            row(setting, name, times, batch, device, bandwidth, rate)
+            row(setting, name, times, batch, bandwidth, rate)
             | {"waits": waits(step, batch, device), "peak_gb": peak_memory(step, batch, device)}
             for name, step in steps.items()
         ]
@@ -238,7 +238,6 @@ def row(
     name: str,
     times: dict[str, list[float]],
     batch: tuple[Tensor, Tensor],
-    device: torch.device,
     bandwidth: float,
     rate: float,
 ) -> dict[str, object]:

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -29,7 +27,10 @@ from casm_bench.protocols import CASM, CASM_RULE
 bs4 = pytest.importorskip("bs4", reason="the official scorer reads XML with it")
 PICTURES = 64
 SIZE = 224
-pytestmark = pytest.mark.benchmark(group="64 maps, CPU seconds", timer=time.process_time)
+pytestmark = [
+    pytest.mark.benchmark(group="64 maps, CPU seconds", timer=time.process_time),
+    pytest.mark.usefixtures("one_thread"),
+]
 GRIDS = {"CASM's 56-pixel maps": 56, "224-pixel maps": SIZE}
 
 
@@ -207,17 +208,6 @@ def annotated(paths: list[Path]) -> Dataset:
         boxes=[one.boxes_n4 for one in read],
         has_pixels=False,
     )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """CPU time is compared, and threads that wait for each other waste some."""
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    yield
-    torch.set_num_threads(before[0])
-    cv2.setNumThreads(before[1])
 
 
 @pytest.mark.parametrize("kind", GRIDS)

@@ -56,7 +56,7 @@ def score_given_maps(asked: GivenMaps) -> dict[str, object]:
     parquet = asked.out.with_suffix(".parquet")
     file = write_per_image(parquet, per_image_table(image_columns(dataset, scores)))
     result = {
-        "protocols": {p.name: _summary(asked, p, s, dataset) for p, s in scores},
+        "protocols": {p.name: _summary(asked, p, s) for p, s in scores},
         "per_image": parquet.name,
         "per_image_sha256": file["sha256"],
         "maps": asked.maps.name,
@@ -113,9 +113,7 @@ def _score(asked: GivenMaps, dataset: Dataset, paths: list[Path], protocol: Prot
         )
 
 
-def _summary(
-    asked: GivenMaps, protocol: Protocol, scores: Scores, dataset: Dataset
-) -> dict[str, object]:
+def _summary(asked: GivenMaps, protocol: Protocol, scores: Scores) -> dict[str, object]:
     rule = protocol.rule if protocol.overrides_rule else asked.rule or protocol.rule
     return scores.summary() | {
         "interval": list(error_interval(int(scores.hit_N.sum()), len(scores.hit_N))),

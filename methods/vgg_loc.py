@@ -75,14 +75,14 @@ class VggLoc(BoxMethod):
     weight_decay: Amount = 5e-4
 
     def __post_init__(self) -> None:
-        self.known = self.classifier.model.num_classes
+        self.classes = self.classifier.model.num_classes
         self._check_scale()
         self.trunk_classifier = self.classifier
         if self.backbone is not None:
             self.trunk_classifier = weights.load_classifier(
                 self.backbone, self.weights, input_size=self.classifier.input_size
             ).to(self.classifier.mean.device)
-        outputs = 4 * self.known if self.regression == "per-class" else 4
+        outputs = 4 * self.classes if self.regression == "per-class" else 4
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             self.network = regressor.Regressor(self.trunk_classifier, outputs, self.hidden)
@@ -128,7 +128,7 @@ class VggLoc(BoxMethod):
         numbers_BO = self.network(images_BCHW).float()
         if self.regression == "single":
             return numbers_BO
-        return numbers_BO.view(-1, self.known, 4)[torch.arange(len(labels_B)), labels_B]
+        return numbers_BO.view(-1, self.classes, 4)[torch.arange(len(labels_B)), labels_B]
 
     def state_dict(self) -> dict[str, object]:
         return {"network": self.network.state_dict()}

@@ -21,52 +21,29 @@ from casm_bench.boxes import (
     predict_box,
     quantile_threshold,
 )
+from casm_bench.conformance.maps import MAPS, SIDE
 from casm_bench.errors import UsageError
 from casm_bench.protocols import CASM_RULE, BoxRule, fong_rule
 
-SIDE = 224
-yy, xx = np.mgrid[:SIDE, :SIDE]
-
-
-def rectangles(*values_and_edges: tuple[float, int, int, int, int]) -> np.ndarray:
-    """Zeros with rectangles of (value, y0, y1, x0, x1), half-open."""
-    map_HW = np.zeros((SIDE, SIDE), np.float32)
-    for value, y0, y1, x0, x1 in values_and_edges:
-        map_HW[y0:y1, x0:x1] = value
-    return map_HW
-
-
-MAPS = {
-    "gauss_100_120_s30": np.exp(-((yy - 100) ** 2 + (xx - 120) ** 2) / 1800.0),
-    "ramp_x": xx / 223.0,
-    "two_rects": rectangles((0.9, 20, 60, 30, 90), (0.6, 120, 200, 100, 210)),
-    "const_0.3": np.full((SIDE, SIDE), 0.3),
-    "all_zero": np.zeros((SIDE, SIDE)),
-    "all_one": np.ones((SIDE, SIDE)),
-    "binary_small": rectangles((1, 50, 150, 60, 160)),
-    "binary_large": rectangles((1, 10, 214, 20, 220)),
-    "diag_touch": rectangles((1, 40, 80, 40, 80), (1, 80, 120, 80, 120)),
-    "tie_equal_area": rectangles((1, 100, 120, 150, 190), (1, 20, 60, 10, 30)),
-}
 # Map, rank and value of the threshold, pixels above it, pixels of the largest component, its box
 # (y0, x0, y1, x1, both ends inclusive): what the official CASM scorer finds, pooling in float32.
 OFFICIAL = [
-    ("gauss_100_120_s30", 44526, 0.36767512559890747, 5649, 5649, (58, 78, 142, 162)),
-    ("ramp_x", 25089, 0.5022421479225159, 24864, 24864, (0, 113, 223, 223)),
-    ("two_rects", 42735, 0.6000000238418579, 2400, 2400, (20, 30, 59, 89)),
-    ("const_0.3", 35130, 0.30000001192092896, 0, 0, None),
-    ("all_zero", 50176, 9.999999974752427e-07, 0, 0, None),
-    ("all_one", 1, 0.9999989867210388, 50176, 50176, (0, 0, 223, 223)),
-    ("binary_small", 40176, 9.999999974752427e-07, 10000, 10000, (50, 60, 149, 159)),
-    ("binary_large", 9377, 0.9999989867210388, 40800, 40800, (10, 20, 213, 219)),
-    ("diag_touch", 46976, 9.999999974752427e-07, 3200, 1600, (40, 40, 79, 79)),
-    ("tie_equal_area", 48576, 9.999999974752427e-07, 1600, 800, (20, 10, 59, 29)),
+    ("gaussian", 44526, 0.36767512559890747, 5649, 5649, (58, 78, 142, 162)),
+    ("ramp", 25089, 0.5022421479225159, 24864, 24864, (0, 113, 223, 223)),
+    ("two-rectangles", 42735, 0.6000000238418579, 2400, 2400, (20, 30, 59, 89)),
+    ("constant", 35130, 0.30000001192092896, 0, 0, None),
+    ("zeros", 50176, 9.999999974752427e-07, 0, 0, None),
+    ("ones", 1, 0.9999989867210388, 50176, 50176, (0, 0, 223, 223)),
+    ("small-square", 40176, 9.999999974752427e-07, 10000, 10000, (50, 60, 149, 159)),
+    ("large-rectangle", 9377, 0.9999989867210388, 40800, 40800, (10, 20, 213, 219)),
+    ("corners-touch", 46976, 9.999999974752427e-07, 3200, 1600, (40, 40, 79, 79)),
+    ("equal-areas", 48576, 9.999999974752427e-07, 1600, 800, (20, 10, 59, 29)),
 ]
 
 
 @pytest.mark.parametrize(("name", "rank", "threshold", "pixels", "component", "box"), OFFICIAL)
 def test_quantile_rule_equals_the_official_scorer(name, rank, threshold, pixels, component, box):
-    map_HW = MAPS[name].astype(np.float32)
+    map_HW = MAPS[name]
     found = quantile_threshold(map_HW)
     at_ranks_near = np.sort(map_HW, axis=None)[max(rank - 8, 0) : rank + 7]
     assert found == pytest.approx(threshold, abs=1e-7) or found in at_ranks_near
@@ -87,16 +64,7 @@ def test_the_quantiles_mean_is_not_rounded():
     assert quantile_threshold(map_HW) == map_HW[map_HW > 0.5].min()
 
 
-FONG_MAP = np.array(
-    [
-        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-        [0.0, 1.0, 2.0, 1.0, 0.0, 0.0],
-        [0.0, 2.0, 9.0, 4.0, 1.0, 0.0],
-        [0.0, 1.0, 4.0, 3.0, 0.0, 0.0],
-        [0.0, 0.0, 1.0, 0.0, 0.0, 8.0],
-        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0],
-    ]
-)
+FONG_MAP = MAPS["six-by-six"].astype(np.float64)
 # Rule, alpha, box (x0, y0, x1, y1; 1-based, both ends inclusive).
 FONG_BOXES = [
     ("mean", 0, (2, 2, 6, 5)),

@@ -14,6 +14,7 @@ from casm_bench.protocols import (
     column_title,
     get_protocol,
     in_order,
+    takes,
 )
 
 
@@ -36,6 +37,24 @@ def test_what_each_protocol_declares(name, frames, truth_area, coordinates, iou_
     assert protocol.iou_at_least is iou_at_least
     assert protocol.iou_threshold == 0.5
     assert str(protocol.rule) == rule
+
+
+def test_fongs_rule_predicts_the_whole_picture_where_nothing_survives():
+    assert get_protocol("fong").rule == BoxRule("energy", 0.95, "all", empty="full")
+    assert {name for name, p in PROTOCOLS.items() if p.rule.empty == "full"} == {"fong"}
+
+
+def test_rules_are_told_apart_by_corners():
+    assert str(BoxRule("value", 0.25, connectivity=8)) == "value 0.25, largest, by corners"
+
+
+@pytest.mark.parametrize(
+    ("kind", "alphas", "others"),
+    [("value", (0, 0.5, 1), (-0.01, 1.01, 2)), ("mean", (0, 1, 10.0), (-0.01, float("inf")))],
+)
+def test_thresholds_are_shares_or_multiples_of_the_mean(kind, alphas, others):
+    assert [takes(kind, alpha) for alpha in alphas] == [True] * len(alphas)
+    assert [takes(kind, alpha) for alpha in others] == [False] * len(others)
 
 
 def test_only_wsol_chooses_its_threshold_in_hindsight():
@@ -61,6 +80,8 @@ def test_a_misspelt_protocol_is_answered_with_the_nearest():
     ("name", "policy", "rule"),
     [
         ("casm@fixed:0.5", "fixed", BoxRule("fixed", 0.5)),
+        ("casm@fixed:0", "fixed", BoxRule("fixed", 0.0)),
+        ("casm@fixed:1/value", "fixed", BoxRule("value", 1.0)),
         ("warp@fixed:5/mean,all", "fixed", BoxRule("mean", 5.0, "all", empty="full")),
         ("casm@tuned", "tuned", BoxRule("value")),
         ("fong@tuned/energy", "tuned", BoxRule("energy", None, "all", empty="full")),
@@ -93,6 +114,8 @@ def test_own_is_the_protocol_itself():
         ("casm@fixed:x", "'x' is no threshold"),
         ("casm@fixed:-1", "no threshold"),
         ("casm@fixed:nan", "no threshold"),
+        ("casm@fixed:inf/mean", "'inf' is no threshold"),
+        ("casm@fixed:1.5", r"thresholds of the rule fixed lie in \[0, 1\]"),
         ("casm@own/mean", "need a threshold"),
         ("casm@tuned/quantile", "quantile goes with own"),
         ("casm@tuned/values", "a rule is KIND"),
@@ -108,8 +131,9 @@ def test_misnamed_policies_and_rules_are_explained(name, problem):
 
 
 def test_protocols_are_listed_as_declared_with_their_policies_after_them():
-    names = ["z", "warp", "casm@tuned", "wsol", "casm", "casm@oracle"]
-    assert in_order(names) == ["casm", "casm@oracle", "casm@tuned", "warp", "wsol", "z"]
+    names = ["a", "warp", "casm@tuned", "fong@tuned", "wsol", "casm", "casm@oracle", "fong", "warp"]
+    known = ["casm", "casm@oracle", "casm@tuned", "warp", "fong", "fong@tuned", "wsol"]
+    assert in_order(names) == [*known, "a"]
 
 
 def test_upper_bounds_are_marked():

@@ -30,6 +30,8 @@ from .dataset import Dataset
 from .frames import View, boxes_in_view
 
 Augmentation = Literal["none", "flip", "crop-flip"]
+# From a picture's width and height to its crop: x0, y0, x1, y1, half-open.
+Cut = Callable[[int, int, np.random.Generator], tuple[int, int, int, int]]
 LEAST_AREA = 0.08  # of a random crop, as a share of the picture (torchvision's default)
 AUGMENTATIONS: tuple[Augmentation, ...] = ("none", "flip", "crop-flip")
 
@@ -157,11 +159,7 @@ def training_batches(
     length = _epoch_length(dataset, batch_size)
     part = range(batch_size) if part is None else part
     positions = [p for p in range(start * batch_size, length) if p % batch_size in part]
-    cut = partial(random_crop, least_area=least_area)
-    if scale is not None:
-        cut = partial(crop_at_scale, share=size / scale, anywhere=augment == "crop-flip")
-    elif augment != "crop-flip":
-        cut = None
+    cut = _cut_for(augment, size, least_area, scale)
     show = partial(_augmented, dataset, size=size, flips=augment != "none", cut=cut)
     read = partial(_read_for_training, dataset, show, (seed, epoch), order_N)
     pictures = _in_order(read, positions, ahead=batch_size)
@@ -170,6 +168,14 @@ def training_batches(
         images_BCHW = torch.from_numpy(np.stack([picture for _, picture, _ in batch]))
         boxes = [torch.from_numpy(boxes_N4.astype(np.float32)) for _, _, boxes_N4 in batch]
         yield images_BCHW, _labels(dataset, indices_B), boxes
+
+
+def _cut_for(augment: Augmentation, size: int, least_area: float, scale: int | None) -> Cut | None:
+    """What chooses the crop of each training picture; None: the frame `crop`, as for evaluation."""
+    anywhere = augment == "crop-flip"
+    if scale is not None:
+        return partial(crop_at_scale, share=size / scale, anywhere=anywhere)
+    return partial(random_crop, least_area=least_area) if anywhere else None
 
 
 def _epoch_length(dataset: Dataset, batch_size: int) -> int:
@@ -205,9 +211,9 @@ def _augmented(
     rng: np.random.Generator,
     size: int,
     flips: bool,
-    cut: Callable[[int, int, np.random.Generator], tuple[int, int, int, int]] | None,
+    cut: Cut | None,
 ) -> tuple[np.ndarray, View]:
-    """A training picture; without `cut`, which says where to crop, the frame `crop`."""
+    """A training picture, and which part of the original it shows."""
     if cut is None:
         crop, picture_HW3 = None, dataset.frame_image(index, "crop", size)
     else:

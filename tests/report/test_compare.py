@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from scipy.stats import binomtest
@@ -20,7 +21,7 @@ from casm_bench.report.compare import (
 )
 
 
-def scores(hits: str, protocols=ALWAYS_REPORTED, groups="", names=None):
+def scores(hits: str, protocols=ALWAYS_REPORTED, groups="", names=None, label=0):
     """Per-image scores from a string of 1 and 0, the same under every protocol."""
     names = names or [f"p{i}" for i in range(len(hits))]
     rows = [
@@ -29,7 +30,7 @@ def scores(hits: str, protocols=ALWAYS_REPORTED, groups="", names=None):
     return per_image_table(
         {
             "name": [row[0] for row in rows],
-            "label": [0] * len(rows),
+            "label": [label] * len(rows),
             "group": [row[3] if groups else None for row in rows],
             "protocol": [row[1] for row in rows],
             **dict.fromkeys(("x0", "y0", "x1", "y1"), [0] * len(rows)),
@@ -80,6 +81,37 @@ def test_paths_name_single_records_and_variants(results, a_record):
     assert between == by_path
     seeds = compare(str(results / "madeup/quick/casm-seed?.json"), "baseline", results)
     assert seeds[0].seeds == (0, 1)
+    by_star = compare(str(results / "madeup/quick/casm-seed?.*"), "baseline", results)
+    assert by_star == seeds  # tables lie beside the records
+
+
+def test_records_named_one_by_one_may_differ_in_recipe(results, a_record):
+    other = a_record("casm", recipe="longer", protocols=("casm",))
+    names = [f"s0-{i}" for i in range(10)]
+    save_record(other, results, scores("1111111111", ("casm",), names=names))
+    by_path = compare(str(other.path(results)), "baseline", results)
+    assert [c.difference.value for c in by_path] == pytest.approx([-60])
+    usual = compare("casm", "baseline", results)  # of the one recipe that both have
+    assert {c.recipe for c in usual} == {"quick"}
+
+
+def test_seeds_with_pictures_of_their_own_are_paired_by_seed(results, a_record):
+    grad = a_record("grad", seed=1, protocols=("casm",))
+    names = [f"s1-{i}" for i in range(10)]
+    save_record(grad, results, scores("1111100000", ("casm",), names=names))
+    for pair in (("casm", "grad"), ("grad", "casm")):
+        (found,) = compare(*pair, results)
+        assert found.seeds == (1,)
+        assert abs(found.difference.value) == pytest.approx(30)
+
+
+@pytest.mark.parametrize("changes", [{"names": ["q0", "q1", "q2", "q3"]}, {"label": 1}])
+def test_scores_of_other_images_are_refused(tmp_path, a_record, changes):
+    """Though the record says that its data are the same."""
+    save_record(a_record("casm"), tmp_path, scores("1100"))
+    save_record(a_record("baseline"), tmp_path, scores("1100", **changes))
+    with pytest.raises(WorkError, match="not scored on the same images"):
+        compare("casm", "baseline", tmp_path)
 
 
 def test_sources_are_compared_apart_and_together(tmp_path, a_record):
@@ -168,6 +200,7 @@ def test_scores_that_were_edited_are_refused(results):
 def test_the_paper_compares_every_method_with_its_own(tmp_path, a_record, rows):
     records = [a_record(method) for method in ("casm", "baseline", "grad", "novel", "full")]
     records.append(a_record("casm", variant="0123abcd"))
+    records.append(a_record("novel", recipe="longer"))  # which none of the paper's own has
     for record in records:
         save_record(record, tmp_path, scores("11110000" if record.method == "casm" else "11000000"))
     saved = load_records(tmp_path)
@@ -190,6 +223,23 @@ def test_the_table_and_its_files(results, tmp_path, capsys):
     write_comparisons(found, out.with_suffix(".csv"))
     lines = list(csv.DictReader(out.with_suffix(".csv").read_text().splitlines()))
     assert [float(line["value"]) for line in lines] == pytest.approx([-40, -40])
-    assert comparison_lines(found)[0]["only A / only B hit"] == "12 / 4"
+    assert [line["seeds"] for line in lines] == ["0 1", "0 1"]
+    low, high = found[0].difference.low, found[0].difference.high
+    assert comparison_lines(found)[0] == {
+        "data": "madeup, quick",
+        "images from": "all",
+        "protocol": "casm",
+        "A": "CASM 20.0",
+        "B": "Baseline 60.0",
+        "A − B, points": f"-40.0 [{low:+.1f}, {high:+.1f}]",
+        "only A / only B hit": "12 / 4",
+        "p": "0.077",  # 2 · (1 + 16 + 120 + 560 + 1820) / 2¹⁶
+        "p, Holm": "0.15",
+        "detectable": f"{found[0].difference.detectable:.1f}",
+        "images": "20",
+        "seeds": "0 1",
+    }
+    tiny = comparison_lines([replace(found[0], p_holm=0.0)])
+    assert tiny[0]["p, Holm"] == "<1e-300"
     with pytest.raises(UsageError, match="must end in"):
         write_comparisons(found, out.with_suffix(".txt"))

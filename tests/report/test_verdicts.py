@@ -171,6 +171,15 @@ def test_every_figure_of_a_method_gets_a_verdict(full_run, rows):
     assert "table1/casm,36.1,casm,36.15,+0.05,reproduced," in text
 
 
+def test_a_line_names_the_variant_and_leaves_open_what_was_not_measured(full_run):
+    record = full_run(40.25)
+    line = verdict_line(record, verdict(record))
+    assert (line["method"], line["measured"], line["difference"]) == ("CASM", "40.25", "+0.25")
+    variant = replace(full_run(variant="0123abcd"), protocols={})
+    line = verdict_line(variant, verdict(variant))
+    assert (line["method"], line["measured"], line["difference"]) == ("CASM, 0123abcd", "", "")
+
+
 def test_conditions_in_the_ledger_are_of_rows_that_exist():
     ledger = {entry.row: entry for entry in read_published("a folder without a ledger")}
     assert ledger["table1/casm"].conditions == FIGURE.conditions
