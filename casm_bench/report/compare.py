@@ -153,8 +153,7 @@ def _list(cells: Iterable[tuple[str, ...]]) -> str:
 
 def _find(text: str, results: Path, data: str | None, recipe: str | None) -> list[Found]:
     if _is_path(text):
-        paths = [Path(p) for p in ([text] if Path(text).is_file() else sorted(glob.glob(text)))]
-        found = [(path, load_record(path)) for path in paths if path.suffix == ".json"]
+        found = [(path, load_record(path)) for path in _files(text) if path.suffix == ".json"]
         known: set[str] = set()
     else:
         name, _, variant = text.partition(":")
@@ -175,6 +174,11 @@ def _find(text: str, results: Path, data: str | None, recipe: str | None) -> lis
     return kept
 
 
+def _files(text: str) -> list[Path]:
+    """The file of that name, brackets and all, or those that the pattern matches."""
+    return [Path(text)] if Path(text).is_file() else [Path(p) for p in sorted(glob.glob(text))]
+
+
 def _nothing_found(text: str, results: Path, found: Sequence[Found], known: set[str]) -> str:
     if found:
         there = _list(dict.fromkeys((record.data, record.recipe) for _, record in found))
@@ -182,7 +186,7 @@ def _nothing_found(text: str, results: Path, found: Sequence[Found], known: set[
             f"{text} has no record of the data set and recipe that --data and --recipe name; it "
             f"has some of {there}."
         )
-    if _is_path(text) and glob.glob(text):
+    if _is_path(text) and _files(text):
         return f"{text} is no record: a record's file ends in .json."
     if _is_path(text):
         return f"There is no record at {text}."
