@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -43,6 +44,14 @@ MASK = torch.tensor([[0.0, 0.5, 1], [0.25, 0.75, 1], [0, 0, 0.5]])[None, None]
 def test_golden_margins(targeted, margins, expected):
     loss = margin_loss(LOGITS, LABELS, torch.tensor(targeted), *margins)
     assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_class_that_is_ahead_by_more_than_its_margin_costs_nothing():
+    """Leads of 20 and -20, of two classes in one picture."""
+    logits_BK = torch.tensor([[20.0, 0]])
+    for label, targeted in ((0, True), (1, False)):
+        loss = margin_loss(logits_BK, torch.tensor([label]), torch.tensor([targeted]), 1.0, 5.0)
+        assert loss == 0
 
 
 def test_golden_area_and_smoothness():
@@ -171,6 +180,14 @@ def test_a_phase_trains_its_own_part_alone(shapes, classifier, phase, learns):
     assert changed(encoder, classifier) == set()
 
 
+@pytest.mark.parametrize("phase", [SelectorPhase, MaskPhase])
+def test_an_epoch_trains_a_network_that_made_maps(shapes, classifier, phase):
+    playing = phase(a_method(classifier), batches_of(shapes, classifier))
+    playing.network.eval()
+    playing.start_epoch(0, 1)
+    assert playing.network.training
+
+
 def test_fake_requests_are_for_other_known_classes(shapes, classifier):
     known = shapes.subset([i for i, label in enumerate(shapes.labels_N) if label in (1, 4, 6)])
     method = a_method(classifier, mask_fakes=0.3)
@@ -182,7 +199,56 @@ def test_fake_requests_are_for_other_known_classes(shapes, classifier):
     assert 0.27 < fake_B.float().mean() < 0.33
     assert set(requests_B[fake_B].tolist()) == {1, 4, 6}
     phase.method.mask_fakes = 1.0
-    assert (phase.requests(labels_B) != labels_B).all()
+    requests_B = phase.requests(labels_B)
+    for label, others in ((1, {4, 6}), (4, {1, 6}), (6, {1, 4})):
+        assert set(requests_B[labels_B == label].tolist()) == others
+
+
+def test_two_classes_are_enough(shapes, classifier):
+    two = shapes.subset([i for i, label in enumerate(shapes.labels_N) if label in (2, 5)])
+    phase = MaskPhase(a_method(classifier, mask_fakes=1.0), batches_of(two, classifier))
+    assert phase.requests(torch.tensor([2, 5, 2])).tolist() == [5, 2, 5]
+
+
+def test_adam_has_the_methods_settings(shapes, classifier):
+    method = a_method(classifier, learning_rate=0.003, weight_decay=0.02)
+    for kind in (SelectorPhase, MaskPhase):
+        (group,) = kind(method, batches_of(shapes, classifier)).optimizer.param_groups
+        assert (group["lr"], group["weight_decay"]) == (0.003, 0.02)
+
+
+def test_networks_start_from_the_seed(classifier):
+    first, again, other = (a_method(classifier, seed=seed).network for seed in (3, 3, 4))
+    assert changed(snapshot(first), again) == set()
+    assert changed(snapshot(first), other)
+
+
+def test_a_restored_phase_has_the_steps_behind_it(shapes, classifier):
+    phase = SelectorPhase(a_method(classifier, rate_falls_every=2), batches_of(shapes, classifier))
+    for _ in range(3):
+        phase.step(*a_batch(shapes, classifier))
+    restored = SelectorPhase(
+        a_method(classifier, rate_falls_every=2), batches_of(shapes, classifier)
+    )
+    restored.network.eval()  # as after maps were made
+    restored.load_state_dict(phase.state_dict())
+    assert restored.network.training
+    restored.step(*a_batch(shapes, classifier))
+    assert restored.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
+
+
+def test_maps_are_the_networks_masks_as_tested(shapes, classifier):
+    images_BCHW, labels_B = a_batch(shapes, classifier)
+    method, other = a_method(classifier, conf=0.5), a_method(classifier, conf=0.5, seed=1)
+    method.network.train()
+    maps_BHW = method.maps(images_BCHW, labels_B)
+    _, features = classifier.with_features(method.shown(method.pixels(images_BCHW)))
+    with torch.no_grad():
+        expected = method.network.eval()(features, labels_B, 0.5).squeeze(1)
+    torch.testing.assert_close(maps_BHW, expected)
+    assert not torch.allclose(other.maps(images_BCHW, labels_B), maps_BHW)
+    other.load_state_dict(method.state_dict())
+    torch.testing.assert_close(other.maps(images_BCHW, labels_B), maps_BHW)
 
 
 def test_one_class_is_too_few(shapes, classifier):
@@ -211,6 +277,21 @@ def test_phases_take_the_steps_they_are_given(shapes, classifier, monkeypatch, s
     assert runs == [(epochs, each), (1, 2)]
 
 
+def test_phases_have_batches_of_their_own(shapes, classifier, monkeypatch, tmp_path):
+    runs = []
+    monkeypatch.setattr(training, "run", lambda phase, batches, n: runs.append(batches) or [])
+    method = a_method(classifier, mask_batch_size=4, least_area=0.6)
+    batches = replace(batches_of(shapes, classifier, tmp_path), share=0.5, tensorboard=tmp_path)
+    method.fit(batches)
+    assert [b.batch_size for b in runs] == [8, 4]
+    assert [b.least_area for b in runs] == [0.6, 0.6]
+    assert [b.share for b in runs] == [1.0, 1.0]
+    names = ["selector", "masks"]
+    assert [b.workspace for b in runs] == [tmp_path / name for name in names]
+    assert [b.tensorboard for b in runs] == [tmp_path / name for name in names]
+    assert [b.description for b in runs] == [f"training, {name}" for name in names]
+
+
 def loss_by_hand(method, phase, pixels_BCHW, labels_B, requests_B):
     """Straight from the authors' description, image by image."""
     mask_B1hw = method.network(phase.encode(pixels_BCHW), requests_B)
@@ -224,7 +305,7 @@ def loss_by_hand(method, phase, pixels_BCHW, labels_B, requests_B):
             others = torch.cat([logits_K[:label], logits_K[label + 1 :]])
             leads.append((logits_K[label] - others.max()).item())
         if requests_B[i] == label:
-            total += max(0.0, leads[0] + 5) + 0.3 * max(0.0, 1 - leads[1])
+            total += max(0.0, leads[0] + 5) + 0.3 * max(0.0, 2 - leads[1])
         else:
             total += max(0.0, 1 - leads[0]) + 0.3 * max(0.0, leads[1] + 1)
     area = ((mask_B1HW + 0.0005) ** 0.3).mean()
@@ -232,7 +313,7 @@ def loss_by_hand(method, phase, pixels_BCHW, labels_B, requests_B):
 
 
 def test_the_loss_by_hand(shapes, classifier, monkeypatch):
-    method = a_method(classifier, blur=11.0)
+    method = a_method(classifier, blur=11.0, preserver_margin=2.0)
     phase = MaskPhase(method, batches_of(shapes, classifier))
     images_BCHW, labels_B = a_batch(shapes, classifier)
     requests_B = torch.where(torch.arange(8) < 3, (labels_B + 1) % 8, labels_B)
@@ -240,10 +321,15 @@ def test_the_loss_by_hand(shapes, classifier, monkeypatch):
     pixels_BCHW = method.pixels(images_BCHW)
     method.network.eval()
     torch.manual_seed(1)
-    loss = phase.loss(pixels_BCHW, labels_B)["loss"].item()
+    logged = phase.loss(pixels_BCHW, labels_B)
     torch.manual_seed(1)
     expected = loss_by_hand(method, phase, pixels_BCHW, labels_B, requests_B)
-    assert loss == pytest.approx(expected, rel=1e-5)
+    assert logged["loss"].item() == pytest.approx(expected, rel=1e-5)
+    mask_B1hw = method.network(phase.encode(pixels_BCHW), requests_B)
+    assert logged["fake_mask_mean"].item() == pytest.approx(mask_B1hw[:3].mean().item(), rel=1e-5)
+    assert logged["mask_mean"].item() == pytest.approx(mask_B1hw[3:].mean().item(), rel=1e-5)
+    requests_B = labels_B  # none of them fake
+    assert phase.loss(pixels_BCHW, labels_B)["fake_mask_mean"] == 0
 
 
 def test_what_is_hidden_is_blurred_or_coloured():
@@ -267,7 +353,7 @@ def test_the_authors_discrepancies_are_options(shapes, classifier):
     seen = {}
     for name, options in {
         "default": {},
-        "undoubled": {"encoder_trains_on": "undoubled"},
+        "undoubled": {"scale": "doubled", "encoder_trains_on": "undoubled"},
         "batch": {"encoder_batchnorm": "batch"},
         "doubled": {"scale": "doubled"},
     }.items():
@@ -327,3 +413,6 @@ def test_the_selector_learns_what_is_there(shapes, classifier, monkeypatch):
     assert logged[0]["loss"].item() == pytest.approx(0.69, abs=0.1)
     assert logged[-1]["loss"] < 0.2
     assert logged[-1]["exists_accuracy"] > 0.95
+    for asked_B, there in ((labels_B, True), ((labels_B + 1) % 8, False)):
+        scores_B1hw = phase.network.scores(phase.encode(pixels_BCHW)[-1], asked_B)
+        assert ((exists_logits(scores_B1hw).argmax(1) == 1) == there).all()
