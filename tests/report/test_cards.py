@@ -84,11 +84,6 @@ def test_list_prints_them(capsys):
     assert max(map(len, printed.splitlines())) <= 100
 
 
-def test_verbose_and_json_exclude_each_other(capsys):
-    assert main(["list", "methods", "--verbose", "--json"]) == 2
-    assert "exclude each other" in capsys.readouterr().err
-
-
 def test_text_and_json_agree_on_who_there_is(capsys, ledger):
     main(["list", "methods", "--json"])
     listed = {entry["name"] for entry in json.loads(capsys.readouterr().out)}
