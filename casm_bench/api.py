@@ -135,18 +135,18 @@ class BoxMethod(SaliencyMethod):
 
 
 def added(default: object) -> object:
-    """A hyperparameter that came later, with the default under which nothing changed.
+    """A hyperparameter that some valid records do not know, because they were made without it.
 
-    While it has its default it is no part of a record's key, so that records from before it
-    existed stay valid.
+    Its default must do what the method did without it. While it has that default it does not
+    enter a record's key, so those records stay valid.
     """
     return field(default=default, metadata={"added": True})
 
 
 def asked(default: object) -> object:
-    """A hyperparameter that `fit` does not look at: it says what a trained method is asked.
+    """A hyperparameter that only `maps` reads, not `fit`.
 
-    Another value makes other maps, but nothing is trained anew for it.
+    Another value makes other maps, but needs no new training.
     """
     return field(default=default, metadata={"asked": True})
 

@@ -20,7 +20,9 @@ Box = tuple[int, int, int, int]
 
 _UNIT_RANGE_RULES = ("quantile", "fixed")  # read values as shares; the others are scale-free
 NO_BOX: Box = (0, 0, 0, 0)
-FEW, SAMPLED, NEAR = 10_000, 16, 100  # values; every how many; places in the sample
+_MANY = 10_000  # values, from which on a sample is drawn before they are sorted
+_SAMPLED = 16  # one value in so many
+_NEAR = 100  # places of the sorted sample that count as near, on either side
 _LOWEST_THRESHOLD, _HIGHEST_THRESHOLD = 1e-6, 1 - 1e-6
 
 
@@ -78,12 +80,13 @@ def quantile_threshold(map_HW: np.ndarray, copies: int = 1) -> np.floating:
 def _ranked(values: np.ndarray, position: int) -> np.floating:
     """The value at `position` of the sorted values.
 
-    Of many, only those are sorted out that a sample says to be near; should it mislead, all.
+    Of many values only those near it, as a sorted sample tells, are looked at; all of them where
+    the sample misleads.
     """
-    if values.size >= FEW:
-        sample = np.sort(values[::SAMPLED])
+    if values.size >= _MANY:
+        sample = np.sort(values[::_SAMPLED])
         guess = position * sample.size // values.size
-        lowest, highest = sample[[max(0, guess - NEAR), min(sample.size - 1, guess + NEAR)]]
+        lowest, highest = sample[[max(0, guess - _NEAR), min(sample.size - 1, guess + _NEAR)]]
         near = values[(values >= lowest) & (values <= highest)]
         rank = position - np.count_nonzero(values < lowest)
         if 0 <= rank < near.size:

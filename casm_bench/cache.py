@@ -31,7 +31,7 @@ class MapCache:
 
     def __post_init__(self) -> None:
         if self.folder.exists():
-            os.utime(self.folder)  # so that `trim` knows when it was last of use
+            os.utime(self.folder)  # so that `trim` knows when it was last used
         self.skipped: dict[str, str] = {}  # name → reason, of pictures that could not be read
         self.seconds = 0.0  # spent on making the maps, over all sessions
         self.done: set[int] = set()
@@ -47,7 +47,8 @@ class MapCache:
         skipped: list[tuple[str, str]],
         seconds: float,
     ) -> None:
-        """Keep a batch: indices into the data set, float32 maps, and what was skipped near it."""
+        """Keep a batch: indices into the data set, their maps as float32, the name and reason of
+        pictures that could not be read on the way, and the seconds it took."""
         batch = {
             "index_B": index_B,
             "maps_BHW": maps_BHW.astype(np.float32, copy=False),

@@ -9,7 +9,7 @@ import os
 import sys
 import webbrowser
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -221,19 +221,16 @@ class List:
     """A card each, with all that is declared; of methods also what was published."""
 
     def __call__(self) -> None:
+        from . import listing
+
         if self.verbose and self.json:
             raise UsageError("--verbose and --json exclude each other; --json has every fact, too.")
         if self.verbose:
-            print(_cards(self.what))
-            return
-        entries = _LISTED[self.what]()
-        if self.json:
-            print(json.dumps(entries, indent=1))
-            return
-        line = _LINES.get(self.what, "{summary}")
-        width = max(len(entry["name"]) for entry in entries)
-        for entry in entries:
-            print(f"{entry['name']:{width}}  {line.format(**entry)}")
+            print(listing.cards(self.what, DEFAULT_RESULTS))
+        elif self.json:
+            print(json.dumps(listing.entries(self.what), indent=1))
+        else:
+            print(*listing.lines(self.what), sep="\n")
 
 
 @dataclass
@@ -516,84 +513,6 @@ def _data_now(record: Any) -> str | None:
 def _say(line: str) -> None:
     if processes.is_first():
         print(line, file=sys.stderr, flush=True)
-
-
-def _listed_methods() -> list[dict[str, Any]]:
-    from . import registry
-
-    return [asdict(facts) for facts in registry.all_facts()]
-
-
-def _listed_data() -> list[dict[str, Any]]:
-    from .data.catalog import SOURCES
-
-    return [asdict(source) for source in SOURCES.values()]
-
-
-def _listed_recipes() -> list[dict[str, Any]]:
-    from .recipes import RECIPES
-
-    return [asdict(recipe) for recipe in RECIPES.values()]
-
-
-def _listed_protocols() -> list[dict[str, Any]]:
-    from .protocols import PROTOCOLS
-
-    return [asdict(protocol) for protocol in PROTOCOLS.values()]
-
-
-def _listed_policies() -> list[dict[str, Any]]:
-    from .protocols import POLICIES
-
-    return [{"name": name, "summary": summary} for name, summary in POLICIES.items()]
-
-
-def _listed_metrics() -> list[dict[str, Any]]:
-    from .metrics.catalog import METRICS
-
-    return [asdict(metric) for metric in METRICS.values()]
-
-
-_LISTED = {
-    "methods": _listed_methods,
-    "data": _listed_data,
-    "recipes": _listed_recipes,
-    "protocols": _listed_protocols,
-    "policies": _listed_policies,
-    "metrics": _listed_metrics,
-}
-
-
-# What a line says of an entry beside its name, where that is not its summary alone.
-_LINES = {
-    "metrics": "{family}: {summary} Source: {source}.",
-    "recipes": "{summary} Cost: {cost}.",
-}
-
-
-def _cards(what: str) -> str:
-    """A card per entry with all that it declares."""
-    from .report.cards import as_text, cards_as_text
-
-    if what == "methods":
-        from .report.published import read_published
-
-        return cards_as_text(read_published(DEFAULT_RESULTS))
-    cards = []
-    for entry in _LISTED[what]():
-        name, said = entry.pop("name"), {key: _plain(value) for key, value in entry.items()}
-        cards.append(as_text(name, {k.replace("_", " "): v for k, v in said.items() if v}))
-    return "\n\n".join(cards)
-
-
-def _plain(value: Any) -> str:
-    """A declared value as words: `a = 1, b (c = 2)` if it has parts, nothing if it is empty."""
-    if isinstance(value, dict):
-        parts = [(name, _plain(part), isinstance(part, dict)) for name, part in value.items()]
-        return ", ".join(f"{n} ({t})" if deep else f"{n} = {t}" for n, t, deep in parts if t)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else str(value)
 
 
 def _print_results(records: list[Any], results: Path) -> None:

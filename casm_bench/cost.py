@@ -17,8 +17,8 @@ from . import memory
 def clock(device: torch.device) -> Callable[[], float]:
     """What counts the seconds of work on a device.
 
-    On the CPU processor time, of all threads together: other programs lengthen it little, and a
-    process that is held up does not age. Elsewhere the time on the wall.
+    On the CPU processor time, of all threads together: other programs lengthen it little, and it
+    stands still while the process waits for a core. Elsewhere wall-clock time.
     """
     return time.process_time if device.type == "cpu" else time.perf_counter
 
@@ -28,7 +28,8 @@ class Cost:
 
     On a GPU the peak is of the memory torch allocated there; on the CPU it is that of the whole
     process, in MB (10⁶ bytes). Where the system cannot reset its peak (not Linux), the figure is
-    the peak since the process started. `peak=False` leaves memory to a context around this one.
+    the peak since the process started. `peak=False` measures seconds only, as one context inside
+    another must: there is one peak for the whole process.
     """
 
     def __init__(self, device: torch.device, peak: bool = True) -> None:

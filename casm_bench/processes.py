@@ -3,7 +3,7 @@
 torch.distributed itself rather than DistributedDataParallel or what builds on it: their hooks
 need `.backward()`, which would compute weight gradients of the judging classifier that nobody
 uses. Here gradients are asked for, averaged over the processes, and applied; every process draws
-the same lots, so all stay in step and any one's checkpoint is everybody's.
+the same random numbers, so all stay in step and the checkpoint of one serves all.
 
 Started without torchrun, there is one process and nothing here does anything.
 """

@@ -62,8 +62,8 @@ CASM_RULE = BoxRule("quantile", component="largest")
 
 
 def takes(kind: Kind, alpha: float) -> bool:
-    """Whether a rule has a use for this threshold: a share, but for `mean`, of which it is a
-    multiple."""
+    """Whether a rule can use this threshold: `mean` takes any multiple of the map's mean, all
+    others a share from 0 to 1."""
     return 0 <= alpha <= (sys.float_info.max if kind == "mean" else 1)
 
 

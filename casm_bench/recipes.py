@@ -43,11 +43,11 @@ class Recipe:
     input_size: Count | None = None  # pixels; None: the classifier's own
     pretraining: Pretraining = field(default_factory=Pretraining)  # for weights="scratch"
     batch_size: Count = 128
-    evaluation_batch_size: Count = 16  # what is interrupted is lost up to one batch
+    evaluation_batch_size: Count = 16  # maps are kept batch by batch, so one may be lost
     augment: str = "crop-flip"  # of training pictures: none, flip, crop-flip
     share: Share = 1.0  # of all batches that make an epoch
     train_data: str | None = None  # what methods train on; None: the data set that is evaluated
-    images_per_class: Count | None = None  # that methods train on, as often as on all; None: all
+    images_per_class: Count | None = None  # different ones, for as many steps as all; None: all
     precision: Precision = "fp32"  # of training; masks, losses and optimizers are fp32 always
     compile: bool = False  # networks through torch.compile while training
     follow: Whole = 200  # pictures on which training is followed, which changes nothing; 0: none

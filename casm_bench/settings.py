@@ -84,7 +84,7 @@ def check_fields(target: str, cls: type, values: Mapping[str, object]) -> None:
 def check_options(target: str, function: Callable, values: Mapping[str, object]) -> None:
     """As `check_fields`, of a function's keyword-only arguments but `seed`, which is no setting.
 
-    What goes to its `**`, if it has that, it checks itself.
+    Options that a function collects in `**` are left to its own checks.
     """
     parameters = inspect.signature(function).parameters.values()
     hints = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
@@ -110,7 +110,7 @@ def _check(path: str, value: object, wanted: object) -> None:
 
 
 def _has_default(field: dataclasses.Field) -> bool:
-    """What has none, such as a method's classifier, is the harness's to give."""
+    """A field without a default, such as a method's classifier, is given by the harness."""
     missing = dataclasses.MISSING
     return field.default is not missing or field.default_factory is not missing
 

@@ -91,6 +91,7 @@ class TrainBatches:
 
     @property
     def device(self) -> torch.device:
+        """Where the classifier is, and so the batches."""
         return self.classifier.mean.device
 
     @property
@@ -194,6 +195,7 @@ class Totals:
         self._started = self._clock() - seconds  # of earlier sessions
 
     def add(self, statistics: Statistics) -> None:
+        """Count a step, with its statistics averaged over the processes."""
         values = torch.stack([value.detach() for value in statistics.values()]).double()
         processes.average([values])
         for name, value in zip(statistics, values, strict=True):
@@ -202,9 +204,11 @@ class Totals:
 
     @property
     def seconds(self) -> float:
+        """Seconds since the epoch began, by the device's clock, interruptions left out."""
         return self._clock() - self._started
 
     def means(self) -> dict[str, float]:
+        """Mean of each statistic over the steps, and `seconds`."""
         means = {name: float(value) / self.steps for name, value in self.sums.items()}
         return means | {"seconds": self.seconds}
 

@@ -201,13 +201,14 @@ class Algorithm1(SaliencyMethod):
 
     @property
     def plan(self) -> Strategy:
+        """The preset that `strategy` names."""
         return STRATEGIES[self.strategy]
 
     @property
     def kept_every(self) -> int | None:
         """Steps of an epoch between two kept classifiers; None: only the first is kept."""
         usual = self.plan.save_every
-        return usual and (self.save_every or usual)  # a recipe's makes no L5 of FL
+        return usual and (self.save_every or usual)  # `save_every` must not turn FL into L5
 
     @property
     def mask_size_weight(self) -> float:
@@ -218,6 +219,7 @@ class Algorithm1(SaliencyMethod):
 
     @property
     def published_size_weight(self) -> float:
+        """λ_r as published for this strategy and objective."""
         entropy = self.objective == "entropy"
         return self.plan.lambda_entropy if entropy else self.plan.lambda_adversarial
 
@@ -283,6 +285,7 @@ class PastClassifiers:
         return fit
 
     def keep(self, live: Classifier, chance: random.Random) -> None:
+        """Keep a copy of the current weights; once full, in place of one drawn by `chance`."""
         state = live.state_dict()
         if len(self.kept) < self.capacity:
             self.kept.append({name: self._room_for(value) for name, value in state.items()})
@@ -299,6 +302,7 @@ class PastClassifiers:
         return torch.empty_like(value, requires_grad=False, device="cpu", pin_memory=True)
 
     def draw(self, chance: random.Random) -> Classifier:
+        """One of the kept, drawn uniformly; valid until the next is drawn."""
         frozen.take_weights(self.drawn, chance.choice(self.kept))
         return self.drawn
 
@@ -407,6 +411,7 @@ class Game:
 
     @property
     def learns_on_clean(self) -> bool:
+        """Whether f also steps on clean images (official code; not in the paper)."""
         return self.method.plan.trains_classifier and self.method.clean_updates
 
     def _look_at_clean(self, x_BCHW: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -1,7 +1,7 @@
 """Excitation backprop, function by function: what is exchanged while the network runs.
 
-In place of gradients P travels back, the chance of a neuron to be passed by a walk down from the
-class. Each rule gives the values of the function it replaces, and its own way back. Imports
+In place of gradients P travels back: the probability that a random walk down from the class passes
+a neuron. Each rule gives the values of the function it replaces, and its own way back. Imports
 torch: to be used through `lazy`.
 """
 

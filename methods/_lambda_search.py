@@ -11,7 +11,7 @@ which is 0 for a full and for an empty mask, and near 1 for a perfect one. Short
 different λ_r bracket the best: λ_r rises where the mask covers (almost) everything or hides most,
 and falls where it has vanished or hides little. f⁽⁰⁾, the classifier that the run was given, is
 the same yardstick for every strategy; a classifier that learns against the masker is none, since
-it forgets and relearns. What it makes of the masks is noted beside.
+it forgets and relearns. Its accuracy on the masked images is only recorded.
 
 A design of this project; the paper gives its values without saying how they were found.
 """
@@ -66,6 +66,7 @@ class Trial:
 
     @property
     def gain(self) -> float:
+        """What the mask is worth: what it hides, less what it covers."""
         return self.hidden - self.mask_mean
 
     @property

@@ -61,6 +61,7 @@ class CasmInOut(Algorithm1):
 
     @property
     def published_size_weight(self) -> float:
+        """λ_r of the authors' "CA" model."""
         return 15.0
 
     def game(self, arithmetic: Arithmetic) -> Game:

@@ -43,8 +43,8 @@ class ExcitationBackprop(SaliencyMethod):
 
         P(j) = Σ_i P(i) · x_j⁺·w_ij⁺ / Σ_k x_k⁺·w_ik⁺
 
-    the marginal winning probability (equations 4 and 5): no biases, no negative weights. Fraction
-    that reaches a neuron without any excitation is lost. Raises UsageError for networks with
+    the marginal winning probability (equations 4 and 5): no biases, no negative weights. What
+    reaches a neuron without any excitation is lost. Raises UsageError for networks with
     other parts than convolutions, linear layers, pooling, batch norm, ReLUs and sums.
     """
 

@@ -71,6 +71,7 @@ class Guide:
         self.passed = 0
 
     def rules(self) -> dict[Callable, Callable]:
+        """For `Exchanged`: what to call in place of each kind of ReLU."""
         relus = (F.relu, F.relu6, torch.relu, torch.Tensor.relu)
         return dict.fromkeys(relus, self._guided) | {F.hardtanh: self._guided_from_zero}
 

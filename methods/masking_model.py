@@ -205,6 +205,7 @@ class Phase:
         return torch.where(fake_B, others_B, labels_B)
 
     def encode(self, pixels_BCHW: Tensor) -> list[Tensor]:
+        """The encoder's five features of pixels in [-1, 1], without gradients."""
         undoubled = self.method.encoder_trains_on == "undoubled"
         shown_BCHW = pixels_BCHW if undoubled else self.method.shown(pixels_BCHW)
         with torch.no_grad(), self.arithmetic.forward(shown_BCHW.device):

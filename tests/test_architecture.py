@@ -29,6 +29,7 @@ LAYERS = (
     ("cache",),
     ("pipeline", "given", "conformance"),
     ("report",),
+    ("listing",),
     ("cli",),
     ("__main__",),
 )

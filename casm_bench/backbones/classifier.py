@@ -53,6 +53,7 @@ class Classifier(nn.Module):
 
     @cached_property
     def tap_indices(self) -> tuple[int, ...]:
+        """Which of timm's intermediate features the five taps are; raises UsageError as they do."""
         return _tap_indices(self.model, self.name)
 
     @cached_property

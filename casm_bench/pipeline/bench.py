@@ -51,6 +51,10 @@ class Bench:
 
     @cached_property
     def splits(self) -> Splits:
+        """The evaluated pictures, and those of the data set that methods train on.
+
+        Raises UsageError where data cannot be found, or options are not the loader's.
+        """
         request = self.request
         splits = self._load(request.data, request.root)
         if request.train_data or request.train_root:
@@ -73,6 +77,10 @@ class Bench:
 
     @cached_property
     def evaluated(self) -> Dataset:
+        """All evaluated pictures, or as many as `--limit` says, drawn by the seed.
+
+        Raises UsageError where none has a box, or for a limit that is not within their number.
+        """
         dataset = self.splits.evaluated
         if not any(len(boxes) for boxes in dataset.boxes):
             raise UsageError(
@@ -88,6 +96,7 @@ class Bench:
 
     @cached_property
     def evaluated_digest(self) -> str:
+        """SHA-256 of the evaluated pictures and their boxes."""
         return self.evaluated.digest()
 
     @cached_property
@@ -103,9 +112,9 @@ class Bench:
 
     @cached_property
     def followed_pictures(self) -> Dataset:
-        """What localization error over training is measured on, drawn by the seed.
+        """The pictures that localization error is measured on after every epoch of training.
 
-        Held-out pictures with boxes or, where there are none, evaluated ones.
+        Held-out ones with boxes or, where there are none, evaluated ones; drawn by the seed.
         """
         held_out = self.splits.held_out
         boxed = held_out.only_boxed() if held_out is not None else ()
@@ -115,10 +124,12 @@ class Bench:
 
     @property
     def tunes(self) -> bool:
+        """Whether any protocol's threshold is to be chosen on held-out pictures."""
         return any(protocol.policy == "tuned" for protocol in self.protocols)
 
     @cached_property
     def train_digest(self) -> str:
+        """SHA-256 of the training pictures. Raises UsageError where there are none."""
         if self.splits.train is None:
             recipe, usual = self.recipe.name, self.recipe.train_data
             raise UsageError(
@@ -132,7 +143,7 @@ class Bench:
 
     @property
     def frames_agree(self) -> bool:
-        """Square pictures: crop and warp are the same frame, and maps are made once."""
+        """Whether all pictures are square: then crop and warp are the same, and maps made once."""
         sizes_N2 = self.evaluated.sizes_N2
         return bool((sizes_N2[:, 0] == sizes_N2[:, 1]).all())
 
@@ -140,6 +151,7 @@ class Bench:
 
     @cached_property
     def classifier_config(self) -> dict[str, object]:
+        """Everything that decides the classifier's weights, as plain values."""
         recipe = self.recipe
         config: dict[str, object] = {
             "name": recipe.classifier,
@@ -173,6 +185,10 @@ class Bench:
 
     @cached_property
     def classifier(self) -> Classifier:
+        """The classifier, in eval mode and never to learn; trained now if the recipe says so.
+
+        Raises UsageError where its weights cannot be had, WorkError where its training diverges.
+        """
         recipe = self.recipe
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
@@ -233,7 +249,7 @@ class Bench:
 
     @property
     def has_classifier(self) -> bool:
-        """Whether it need not be trained first."""
+        """Whether it can be had without training: its weights are in the cache, or are given."""
         workspace = self.cache / "classifiers" / self._classifier_folder
         trained_here = self.recipe.weights == "scratch"
         return not trained_here or training.is_finished(workspace, self.recipe.pretraining.epochs)
@@ -251,6 +267,7 @@ class Bench:
 
     @cached_property
     def input_size(self) -> int:
+        """Side of the frame in pixels."""
         if not self.evaluated.has_pixels:
             return FRAME_WITHOUT_CLASSIFIER
         return self.classifier.input_size
@@ -342,7 +359,7 @@ class Bench:
         classifier: Classifier | None = None,
         seed: int | None = None,
     ) -> SaliencyMethod:
-        """The method with this run's hyperparameters; network and state not yet fitted.
+        """The method with this run's hyperparameters, not yet fitted.
 
         Classifier and seed are this run's unless others are given.
         """
@@ -410,11 +427,12 @@ class Bench:
 
     @property
     def arithmetic(self) -> Arithmetic:
+        """How networks calculate while they are trained."""
         return Arithmetic(self.recipe.precision, self.recipe.compile)
 
     @property
     def _arithmetic_config(self) -> dict[str, object]:
-        """What differs from plain fp32; nothing where nothing does, so that older keys stay."""
+        """What differs from plain fp32, and nothing else, so that keys of plain runs lack it."""
         plain = asdict(Arithmetic())
         return {k: v for k, v in asdict(self.arithmetic).items() if v != plain[k]}
 

@@ -48,7 +48,7 @@ class Imported:
 
     @cached_property
     def identity(self) -> dict[str, object]:
-        """What of it belongs into a record's key."""
+        """The part of it that enters a record's key, and the hash of the state itself."""
         named = {name: self.origin[name] for name in ("format", "file", "sha256")}
         return named | {"state_sha256": sha256_of(self.path)}
 

@@ -96,8 +96,8 @@ class Measurement(MethodRun):
         """Measure, keep and return. Of several processes all train and make maps, one scores.
 
         `where` are the names that the record goes by: data, recipe, method, seed, variant and key.
-        `before` is a record of this run. If its maps were these, as its scores tell, then what was
-        added to it belongs to this one, too; they are not where something was trained anew.
+        `before` is an earlier record of this run. If both are of the same maps, which shows in
+        equal scores, the metrics that were added to it are kept; maps of a new training differ.
         """
         with Cost(self.bench.device) as cost:
             self.fit()

@@ -54,8 +54,8 @@ class MoreRequest:
 def measure_more(asked: MoreRequest, announce: Callable[[str], None]) -> list[Record]:
     """Add metrics to every record of a run, and return the records as they now are.
 
-    Raises UsageError for unknown families, WorkError for runs that are not finished or whose maps
-    or classifier cannot be had any more.
+    Raises UsageError for unknown families, WorkError for runs that are not finished, and for those
+    whose maps or classifier are gone.
     """
     families = FAMILIES if asked.families == ("all",) else asked.families
     if unknown := [name for name in families if name not in FAMILIES]:
@@ -210,6 +210,7 @@ class More(MethodRun):
                     bar.update(1)
 
     def in_frame(self, map_HW: np.ndarray) -> np.ndarray:
+        """The map on the frame's grid, enlarged as the method's facts say."""
         return to_grid(map_HW, self.size, self.size, self.facts.upsample)
 
     def maps_by(
@@ -319,7 +320,7 @@ class More(MethodRun):
         return found | ({f"{learned.name}, trained along": learned} if learned else {})
 
     def _learned_classifier(self) -> Classifier | None:
-        """The method's own, where it is there and no longer the one that the run began with."""
+        """The method's own classifier, if there is one and training has changed it."""
         if not (self.facts.trained and self.is_fitted):
             return None
         own, first = self.fitted().classifier, self.bench.classifier.state_dict()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 IMAGES = 100  # are compared unless --images says otherwise
 LEAST_SIDE = 2 * RADIUS + 1  # pixels of the frame
 ANOTHER_SEED = 1_000_003  # is added to the run's, so that weights are not those it began with
-DIFFERENT = 4  # one in so many training pictures, over and over: they are to be learned by heart
+REPEATED = 4  # one training picture in so many is shown, as many times: few enough to memorise
 MASKER = "masker"  # what a trained method has learned beside a classifier
 CASCADING, INDEPENDENT = "cascading", "independent"
 
@@ -134,7 +134,7 @@ class Randomized:
 class PermutedLabels(Bench):
     """The same run with training labels that say nothing about the pictures.
 
-    As many steps as ever, but on fewer pictures, for without a rule they take longer to learn.
+    As many steps as usual, but on fewer pictures: labels without a rule take longer to learn.
     """
 
     def __init__(self, bench: Bench) -> None:
@@ -144,9 +144,10 @@ class PermutedLabels(Bench):
 
     @cached_property
     def splits(self) -> Splits:
+        """The usual ones, but for the training pictures."""
         train = self.usual.splits.train
         rng = np.random.default_rng(self.seed + ANOTHER_SEED)
-        few = train.subset(rng.permutation(len(train))[: max(1, len(train) // DIFFERENT)])
+        few = train.subset(rng.permutation(len(train))[: max(1, len(train) // REPEATED)])
         few = replace(few, labels_N=rng.permutation(few.labels_N))
         train = few.subset(np.resize(np.arange(len(few)), len(train)))
         return replace(self.usual.splits, train=train)

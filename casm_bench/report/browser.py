@@ -18,7 +18,7 @@ from ..records import SIDES, Record, load_per_image, load_private_pictures, load
 from .measured import group_by
 
 QUALITY = 90  # of 100: a seventh of a PNG's bytes, and faint stripes can still be told apart
-USUAL_FRAME = "crop"  # of records from before showcases said theirs
+USUAL_FRAME = "crop"  # of showcases that do not name theirs
 
 
 @dataclass(frozen=True)

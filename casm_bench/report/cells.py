@@ -30,7 +30,7 @@ def _scale(found: Measurement) -> Scale:
 def best_controls(found: Sequence[Measurement]) -> dict[Scale, float]:
     """The lowest error of a control that is not shown the true boxes, on each scale.
 
-    Of the controls as they stand, where there are others with changed settings beside them.
+    Controls with changed settings count only where there are no others.
     """
     controls = [m for m in found if m.family == CONTROL and not m.sees_boxes]
     by_scale = group_by(controls, _scale)
@@ -45,7 +45,7 @@ def _usual(found: Measurement) -> bool:
 def best_control(found: Measurement, controls: Mapping[Scale, float]) -> float | None:
     """The error of the best control on a measurement's pictures; None where there is none.
 
-    Where seeds differ, that which shares most of them will do.
+    Where they were scored with other seeds, the controls that share most pictures are taken.
     """
     *of, images = _scale(found)
     beside = [
@@ -69,7 +69,8 @@ def marked_cell(
 ) -> Cell:
     """An error with the marks that belong to it.
 
-    `controls`: the best ones. `stands`: whether it stands among runs on all images.
+    `controls`: the lowest error on each scale. `stands`: whether its table is of runs on all
+    images, so that a subset must be marked.
     """
     value, *rest = error_cell(found.error)
     subset = OF_SUBSET if stands and found.subset else ""

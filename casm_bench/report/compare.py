@@ -76,9 +76,23 @@ def compare(
         for cell in shared
         for comparison in _compare_sides((a, cells[0][cell]), (b, cells[1][cell]), protocols)
     ]
-    if not found:
-        raise UsageError(f"{a} and {b} share no protocol of those asked for.")
+    _refuse_unshared((a, b), protocols, found)
     return corrected(found)
+
+
+def _refuse_unshared(
+    names: tuple[str, str], protocols: Sequence[str], found: Sequence[Comparison]
+) -> None:
+    """Raise UsageError unless every protocol that was asked for was compared, or any at all."""
+    compared = {comparison.protocol for comparison in found}
+    missing = [name for name in protocols if name not in compared]
+    if missing or not found:
+        asked = f"protocol {', '.join(missing)}" if missing else "any one protocol"
+        scored = f" (but under {', '.join(in_order(compared))})" if compared else ""
+        raise UsageError(
+            f"{names[0]} and {names[1]} were not both scored under {asked}{scored}. Scored again "
+            "with `run --protocols` they can be."
+        )
 
 
 def _compare_sides(
@@ -139,8 +153,7 @@ def _list(cells: Iterable[tuple[str, ...]]) -> str:
 
 def _find(text: str, results: Path, data: str | None, recipe: str | None) -> list[Found]:
     if _is_path(text):
-        paths = [Path(path) for path in sorted(glob.glob(text))]
-        found = [(path, load_record(path)) for path in paths if path.suffix == ".json"]
+        found = [(path, load_record(path)) for path in _files(text) if path.suffix == ".json"]
         known: set[str] = set()
     else:
         name, _, variant = text.partition(":")
@@ -161,9 +174,20 @@ def _find(text: str, results: Path, data: str | None, recipe: str | None) -> lis
     return kept
 
 
+def _files(text: str) -> list[Path]:
+    """The file of that name, brackets and all, or those that the pattern matches."""
+    return [Path(text)] if Path(text).is_file() else [Path(p) for p in sorted(glob.glob(text))]
+
+
 def _nothing_found(text: str, results: Path, found: Sequence[Found], known: set[str]) -> str:
     if found:
-        return f"{text} has records, but none of the data set and recipe asked for."
+        there = _list(dict.fromkeys((record.data, record.recipe) for _, record in found))
+        return (
+            f"{text} has no record of the data set and recipe that --data and --recipe name; it "
+            f"has some of {there}."
+        )
+    if _is_path(text) and _files(text):
+        return f"{text} is no record: a record's file ends in .json."
     if _is_path(text):
         return f"There is no record at {text}."
     if not known:

@@ -77,6 +77,7 @@ class Measurement:
 
     @property
     def run(self) -> Run:
+        """What all measurements of the same runs share."""
         return self.setting, self.method, self.variant
 
 
@@ -84,10 +85,10 @@ Run = tuple[Setting, str, str]  # with method and variant
 
 
 def standing(runs: Iterable[Run]) -> set[Run]:
-    """The run that stands for each method in a setting, where one may.
+    """The runs that represent their methods in tables, at most one per setting and method.
 
-    That is the one on all images, as the recipe has it; else, for what is too slow for that, the
-    one on the largest seeded subset.
+    That is the one on all images with the recipe's own settings; for methods that are too slow
+    for that, the one on the largest seeded subset.
     """
     sizes: dict[tuple[Setting, str], dict[str, float]] = defaultdict(dict)
     for setting, method, variant in runs:

@@ -115,6 +115,7 @@ class Site:
         self.templates.globals["protocol_title"] = column_title
 
     def files(self) -> Iterator[tuple[str, bytes]]:
+        """Name and content of every file."""
         folder = resources.files("casm_bench.report") / "static"
         for name in STATIC:
             yield name, (folder / name).read_bytes()

@@ -70,7 +70,7 @@ def _stale(record: Record) -> Iterator[str]:
 
 
 def _agrees(then: object, now: object) -> bool:
-    """Whether all that was declared then still holds; what came later had no say in it."""
+    """Whether all that was declared then still holds; fields that were added since do not count."""
     if isinstance(then, dict) and isinstance(now, dict):
         return all(name in now and _agrees(value, now[name]) for name, value in then.items())
     return then == now

@@ -84,12 +84,6 @@ def test_list_prints_them(capsys):
     assert max(map(len, printed.splitlines())) <= 100
 
 
-@pytest.mark.parametrize("arguments", [["data", "--verbose"], ["methods", "--verbose", "--json"]])
-def test_verbose_is_for_methods(arguments, capsys):
-    assert main(["list", *arguments]) == 2
-    assert "--verbose goes with" in capsys.readouterr().err
-
-
 def test_text_and_json_agree_on_who_there_is(capsys, ledger):
     main(["list", "methods", "--json"])
     listed = {entry["name"] for entry in json.loads(capsys.readouterr().out)}

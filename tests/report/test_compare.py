@@ -149,14 +149,24 @@ def test_a_subset_is_compared_on_the_images_both_have(tmp_path, a_record):
         ("casn", "baseline", {}, "Did you mean 'casm'"),
         ("casm:ffffffff", "baseline", {}, "NAME:VARIANT"),
         ("casm", "nowhere/x.json", {}, "no record at"),
-        ("casm", "baseline", {"data": "shapes"}, "none of the data set"),
-        ("casm", "baseline", {"protocols": ["fong"]}, "share no protocol"),
+        ("casm", "baseline", {"data": "shapes"}, "no record of the data set.* it has some of "),
+        ("casm", "baseline", {"protocols": ["casm", "fonk"]}, r"fonk \(but under casm\)"),
+        ("casm", "baseline", {"protocols": ["fong"]}, "under protocol fong. Scored"),
         ("casm", "casm", {}, "casm and casm both mean casm-seed0.json"),
     ],
 )
 def test_what_cannot_be_compared_is_said(results, a, b, options, words):
     with pytest.raises(UsageError, match=words):
         compare(a, b, results, **options)
+
+
+def test_paths_are_taken_as_they_are_and_must_be_records(tmp_path, a_record):
+    folder = tmp_path / "run [1]"
+    saved = [save_record(a_record(m), folder, scores("10")) for m in ("casm", "baseline")]
+    paths = [record.path(folder) for record in saved]
+    assert compare(str(paths[0]), str(paths[1]), folder)
+    with pytest.raises(UsageError, match=r"is no record: .* ends in \.json"):
+        compare(str(paths[0]), str(paths[1].with_suffix(".parquet")), tmp_path)
 
 
 def test_two_records_of_a_seed_are_ambiguous(results):
