@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from casm_bench.errors import UsageError, WorkError
-from casm_bench.maps import check_map, enlarges_by_blocks, find_maps, load_map, to_grid, unit_range
+from casm_bench.maps import (
+    block_factors,
+    check_map,
+    enlarges_by_blocks,
+    find_maps,
+    load_map,
+    save_map,
+    to_grid,
+    unit_range,
+)
 
 BAD_MAPS = [
     (np.array([[0.1, np.nan]]), "NaN"),
@@ -51,6 +60,7 @@ def test_auto_repeats_cells_for_whole_factors(height, width, rows, columns, seed
     expected = np.kron(map_HW, np.ones((rows, columns), np.float32))
     found = to_grid(map_HW, height * rows, width * columns)
     assert enlarges_by_blocks(map_HW.shape, *expected.shape, "auto")
+    assert block_factors(map_HW.shape, *expected.shape) == (rows, columns)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected)
 
@@ -65,8 +75,10 @@ def test_bilinear_is_torchs(shape, size):
     np.testing.assert_allclose(found, expected[0, 0].numpy(), atol=1e-5)
 
 
-def test_auto_is_bilinear_for_broken_factors():
-    map_HW = np.random.default_rng(0).random((13, 20), np.float32)
+@pytest.mark.parametrize("shape", [(13, 20), (13, 16), (16, 20)])  # of either side, or of one
+def test_auto_is_bilinear_for_broken_factors(shape):
+    map_HW = np.random.default_rng(0).random(shape, np.float32)
+    assert block_factors(shape, 64, 64) is None
     assert not enlarges_by_blocks(map_HW.shape, 64, 64, "auto")
     np.testing.assert_array_equal(to_grid(map_HW, 64, 64), to_grid(map_HW, 64, 64, "bilinear"))
 
@@ -104,6 +116,23 @@ def test_maps_are_found_with_and_without_the_suffix_of_the_picture(tmp_path):
     nested, dotted = save(tmp_path / "n01/c_1.npy"), save(tmp_path / "v0.5.npy")
     names = ["a.JPEG", "b.JPEG", "n01/c_1.JPEG", "v0.5", "b"]
     assert find_maps(tmp_path, names) == [plain, with_jpeg, nested, dotted, with_jpeg]
+
+
+def test_only_suffixes_of_pictures_are_left_out(tmp_path):
+    for name in ("a.1.npy", "a.2.jpeg.npy"):
+        (tmp_path / name).touch()
+    assert find_maps(tmp_path, ["a.2", "a.1.JPEG"]) == [
+        tmp_path / "a.2.jpeg.npy",
+        tmp_path / "a.1.npy",
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.JPEG.npy", "a"])  # numpy would add to the last
+def test_what_is_saved_is_read_again(tmp_path, name):
+    map_HW = np.random.default_rng(0).random((3, 5))
+    save_map(tmp_path / name, map_HW)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    np.testing.assert_array_equal(load_map(tmp_path / name), map_HW)
 
 
 def test_missing_maps_are_counted_and_named(tmp_path):

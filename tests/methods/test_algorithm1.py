@@ -546,6 +546,35 @@ def test_optimizers_and_length_are_the_published_ones(classifier):
     assert (game.method.epochs, game.method.past_classifiers) == (60, 30)
 
 
+def test_rates_and_decay_are_the_methods(classifier):
+    game = a_game(classifier, masker_rate=0.02, classifier_rate=0.03, weight_decay=0.04)
+    (masker,) = game.masker_optimizer.param_groups
+    (judge,) = game.classifier_optimizer.param_groups
+    assert (masker["lr"], masker["weight_decay"]) == (0.02, 0.04)
+    assert (judge["lr"], judge["weight_decay"]) == (0.03, 0.04)
+
+
+def test_maskers_start_from_the_seed(classifier):
+    first, again, other = (CASM(classifier, seed=seed).masker.decoder for seed in (3, 3, 4))
+    assert_same(snapshot(first), snapshot(again))
+    weights, others = (next(decoder.parameters()) for decoder in (first, other))
+    assert not torch.equal(weights, others)
+
+
+def test_a_game_that_goes_on_has_the_past_behind_it(classifier, batch):
+    options = {"strategy": "L100", "save_every": 1}
+    game, resumed = (a_game(classifier, **options) for _ in range(2))
+    for _ in range(3):
+        game.step(*batch)
+    resumed.load_state_dict(copy.deepcopy(game.state_dict()))
+    assert len(resumed.past.kept) == 3
+    for kept, again in zip(game.past.kept, resumed.past.kept, strict=True):
+        assert_same(kept, again)
+    for playing in (game, resumed):
+        playing.step(*batch)
+    assert_same(snapshot(game.method.masker.decoder), snapshot(resumed.method.masker.decoder))
+
+
 def test_published_schedules():
     assert {name: (s.past_probability, s.save_every) for name, s in STRATEGIES.items()} == {
         "F": (0, None),

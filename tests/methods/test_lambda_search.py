@@ -7,6 +7,7 @@ import logging
 
 import pytest
 import torch
+from torch import nn
 
 from casm_bench import training
 from casm_bench.data.shapes import load_shapes
@@ -47,6 +48,7 @@ def test_what_a_trial_is_worth():
         (empty(1), False),
         (a_trial(1, 0.95, 0.8), True),  # covers nearly everything, whatever it hides
         (a_trial(1, 0.3, 0.3), True),  # hides most
+        (a_trial(1, 0.3, 0.4), True),  # exactly a half
         (a_trial(1, 0.3, 0.5), False),  # hides little
         (a_trial(1, 0.01, 0.1), False),  # has vanished
     ],
@@ -59,6 +61,8 @@ def test_the_bracket():
     assert next_lambda([], 2.5) == 2.5
     assert next_lambda([full(2.5)], 2.5) == 5.0
     assert next_lambda([empty(10)], 10) == 5.0
+    assert next_lambda([full(2.5), full(5)], 2.5) == 10.0
+    assert next_lambda([empty(10), empty(5)], 10) == 2.5
     assert next_lambda([full(2), empty(8)], 2) == pytest.approx(4)
     assert next_lambda([full(2), full(4), empty(16), empty(9)], 2) == pytest.approx(6)
 
@@ -135,6 +139,35 @@ def test_a_trial_is_judged_by_the_given_classifier_and_the_current_beside(shapes
     assert other.judge_clean_accuracy == other.judge_masked_accuracy == (labels_N == 0).mean()
 
 
+class RightOn(nn.Module):
+    """Knows the labels of so many pictures, of fewer where they are black."""
+
+    def __init__(self, labels_B, clean: int, black: int):
+        super().__init__()
+        self.labels_B, self.clean, self.black = labels_B, clean, black
+
+    def forward(self, images_BCHW):
+        known = self.clean if images_BCHW.any() else self.black
+        wrong_B = (torch.arange(len(self.labels_B)) >= known).long()
+        return nn.functional.one_hot((self.labels_B + wrong_B) % 8, 8).float()
+
+
+def test_a_trial_holds_what_was_measured(shapes, classifier, monkeypatch):
+    method = CASM(classifier)
+    batches = dataclasses.replace(batches_of(shapes, classifier), batch_size=16)
+    ((x_BCHW, y_B),) = batches.held_out_batches(256)
+    monkeypatch.setattr(method, "masked_out", lambda x_BCHW, mask_B1hw: torch.zeros_like(x_BCHW))
+    monkeypatch.setattr(method.classifier, "forward", RightOn(y_B, 6, 2).forward)
+    method.masker.decoder.train()
+    found = _lambda_search.measure(method, batches, RightOn(y_B, 13, 9))
+    assert dataclasses.astuple(found)[2:] == (13 / 16, 9 / 16, 6 / 16, 2 / 16)
+    with torch.no_grad():
+        method.masker.decoder.eval()
+        masks_B1hw = method.masker(x_BCHW, method.classifier.with_features(x_BCHW)[1])
+    assert found.mask_mean == pytest.approx(masks_B1hw.mean().item(), rel=1e-5)
+    assert found.lambda_r == method.mask_size_weight
+
+
 def test_a_search_sees_no_boxes(shapes, classifier):
     bare = dataclasses.replace(shapes.held_out, boxes=[None] * len(shapes.held_out))
     method, blind = searching(classifier), searching(classifier)
@@ -198,7 +231,11 @@ def test_without_held_out_pictures_there_is_no_search(shapes, classifier):
 
 @pytest.mark.parametrize(
     ("mean", "said", "state"),
-    [(0.95, "saturated.*larger", "saturated"), (0.01, "empty.*smaller", "empty"), (0.4, "", None)],
+    [
+        (0.95, "saturated.*larger", "saturated"),
+        (0.01, "empty.*smaller", "empty"),
+        *((mean, "", None) for mean in (0.02, 0.4, 0.9)),
+    ],
 )
 def test_trivial_masks_are_announced(classifier, caplog, mean, said, state):
     method = Baseline(classifier)

@@ -231,3 +231,19 @@ def test_published_settings_are_the_default():
     assert (method.l1, method.tv, method.tv_beta, method.top) == (1e-3, 1e-2, 2.0, 5)
     assert (method.mask_blur, method.null_blur, method.init) == (5.0, 10.0, "disc")
     assert method._grid(torch.empty(1, 3, 224, 224, device="meta")) == 28
+
+
+def test_the_mask_stays_within_zero_and_one():
+    """One step of Adam at this rate would take it from a half to about ten or minus ten."""
+    method, images_BCHW = make(learning_rate=10.0, iterations=2, init="uniform"), textured_images(1)
+    views = [(images_BCHW, gaussian_blur(images_BCHW, 10))] * 2
+    for start in (0.0, 0.5, 1.0):
+        mask_B1GG = torch.full((1, 1, 8, 8), start, dtype=torch.float64)
+        found = method._optimise(mask_B1GG, iter(views), torch.tensor([[1]]))
+        assert found.min() >= 0
+        assert found.max() <= 1
+        assert not found.requires_grad
+
+
+def test_two_classes_are_enough():
+    registry.get("mask")(build_classifier("test_resnet", 2)).check()
