@@ -28,15 +28,21 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
         _fill(temporary, content)
         os.chmod(temporary, 0o644)  # mkstemp makes files that only their owner may read
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        reason = getattr(error, "strerror", None) or error
+    except (OSError, RuntimeError) as error:
         raise WorkError(
-            f"Cannot write {path}: {reason}. Make the folder writable, free some "
+            f"Cannot write {path}: {_reason(error)}. Make the folder writable, free some "
             "disk space, or choose another folder with --out."
         ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _reason(error: OSError | RuntimeError) -> object:
+    """What went wrong. torch.save says of a full disk only where in the file it found itself."""
+    if "unexpected pos" in str(error):
+        return "the disk took only a part of it"
+    return getattr(error, "strerror", None) or error
 
 
 def _fill(path: Path, content: bytes | str | Callable[[Path], None]) -> None:

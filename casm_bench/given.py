@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import numpy as np
 
 from .data.catalog import load_splits
 from .data.dataset import Dataset
@@ -15,7 +13,7 @@ from .errors import UsageError
 from .files import write_atomically
 from .maps import find_maps, load_map
 from .metrics.scoring import Scores, image_columns, score_maps
-from .progress import progress
+from .progress import counted, progress
 from .protocols import BoxRule, Protocol, get_protocol
 from .provenance import provenance
 from .records import per_image_table, write_per_image
@@ -96,15 +94,10 @@ def _with_maps(asked: GivenMaps, dataset: Dataset) -> tuple[Dataset, list[Path],
 
 
 def _score(asked: GivenMaps, dataset: Dataset, paths: list[Path], protocol: Protocol) -> Scores:
+    maps = ((index, load_map(path)) for index, path in enumerate(paths))
     with progress(len(paths), "maps", protocol.name) as bar:
-
-        def maps() -> Iterator[tuple[int, np.ndarray]]:
-            for index, path in enumerate(paths):
-                yield index, load_map(path)
-                bar.update(1)
-
         return score_maps(
-            maps(),
+            counted(maps, bar),
             dataset,
             protocol,
             asked.rule,

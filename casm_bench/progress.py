@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from . import processes
 
 SHOWN_AFTER_S = 2.0
+
+Item = TypeVar("Item")
 
 
 def progress(total: int, unit: str, description: str, initial: int = 0) -> tqdm:
@@ -28,3 +32,10 @@ def progress(total: int, unit: str, description: str, initial: int = 0) -> tqdm:
         leave=False,
         disable=not processes.is_first(),
     )
+
+
+def counted(items: Iterable[Item], bar: tqdm) -> Iterator[Item]:
+    """The items, each of which moves the bar on once it has been worked on."""
+    for item in items:
+        yield item
+        bar.update()

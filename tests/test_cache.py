@@ -6,6 +6,7 @@ import os
 
 import numpy as np
 import pytest
+import torch
 
 from casm_bench.cache import MARKER, MapCache, clear, size_of, trim
 from casm_bench.cli import main
@@ -71,6 +72,24 @@ def test_a_full_disk_as_torch_reports_it(tmp_path):
     with pytest.raises(WorkError, match="PytorchStreamWriter failed"):
         write_atomically(tmp_path / "fitted.pt", fails)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no full disk here")
+def test_a_full_disk_is_told_in_words_where_torch_has_none(tmp_path):
+    def fails(path):
+        with open("/dev/full", "wb") as file:
+            torch.save({"weights": torch.zeros(1000)}, file)
+
+    with pytest.raises(WorkError, match="fitted.pt: (the disk took only a part|No space left)"):
+        write_atomically(tmp_path / "fitted.pt", fails)
+
+
+def test_a_position_in_a_file_is_no_reason(tmp_path):
+    def fails(path):
+        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 64 vs 0")
+
+    with pytest.raises(WorkError, match="fitted.pt: the disk took only a part of it"):
+        write_atomically(tmp_path / "fitted.pt", fails)
 
 
 def test_a_single_flipped_bit_is_noticed(tmp_path):

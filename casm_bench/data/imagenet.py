@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import UsageError, WorkError
-from ..progress import progress
+from ..progress import counted, progress
 from .annotations import Annotation, AnnotationIndex, find_annotations
 from .dataset import Splits
 from .packs import IMAGENET_CLASSES, ClassList, read_class_list
@@ -103,12 +103,8 @@ def _picture_files(folder: Path) -> list[str]:
 def _all_annotated(
     pictures: Sequence[_Picture], index: AnnotationIndex, folder: Path
 ) -> list[_Picture]:
-    annotated = []
     with progress(len(pictures), "files", "reading annotations") as bar:
-        for picture in pictures:
-            annotated.append(_annotated(picture, index, folder))
-            bar.update()
-    return annotated
+        return [_annotated(picture, index, folder) for picture in counted(pictures, bar)]
 
 
 def _annotated(picture: _Picture, index: AnnotationIndex, folder: Path) -> _Picture:
@@ -160,10 +156,10 @@ def _with_boxes(
     """The training pictures, with boxes wherever the annotations have some."""
     pictures = [train[position] for position in kept.positions_N]
     with progress(len(pictures), "files", "reading annotations of training pictures") as bar:
-        for i, picture in enumerate(pictures):
-            if picture.stem in index:
-                pictures[i] = _annotated(picture, index, folder)
-            bar.update()
+        pictures = [
+            _annotated(picture, index, folder) if picture.stem in index else picture
+            for picture in counted(pictures, bar)
+        ]
     return checked(_dataset("train", folder, pictures, classes), folder)
 
 

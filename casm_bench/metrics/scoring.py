@@ -138,7 +138,8 @@ def _checked(map_HW: np.ndarray, name: str, scale_free: bool) -> np.ndarray:
     if not scale_free and map_HW.max() > 1 + _ROUNDING:
         raise WorkError(
             f"The saliency map of {name} reaches {map_HW.max():g}, but F1 and quantile rules read "
-            "its values as shares. Scale the maps to [0, 1], or score them as scale-free."
+            "its values as shares. Scale the maps to [0, 1], or say that their values have no "
+            "scale: `score --scale-free`, and of a method @register(…, scale_free=True)."
         )
     return map_HW
 

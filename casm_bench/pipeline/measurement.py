@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from ..metrics.scoring import (
     score_predicted_boxes,
     tune,
 )
-from ..progress import progress
+from ..progress import counted, progress
 from ..protocols import CASM, BoxRule, Protocol
 from ..records import (
     SIDES,
@@ -186,7 +186,7 @@ class Measurement(MethodRun):
             protocol = self._tune(protocol)
         with progress(len(maps.done), "images", f"{self.facts.name}, {protocol.name}") as bar:
             return score_maps(
-                _counted(maps, bar),
+                counted(maps, bar),
                 self.dataset,
                 protocol,
                 self.facts.rule,
@@ -386,12 +386,6 @@ def _group_summary(hit_N: np.ndarray) -> dict[str, object]:
         "interval": list(error_interval(hits, n)),
         "n_images": n,
     }
-
-
-def _counted(maps: MapCache, bar: object) -> Iterator[tuple[int, np.ndarray]]:
-    for pair in maps:
-        yield pair
-        bar.update(1)
 
 
 def _plain_facts(facts: object) -> dict[str, object]:

@@ -42,8 +42,8 @@ def with_tables(text: str, records: Sequence[Record], rows: Mapping[str, Publish
 
     def filled(mark: re.Match[str]) -> str:
         start, name, published, end = mark.groups()
-        rows = [m for m in found if m.row or m.family == CONTROL] if published else found
-        return f"{start}\n{_table(name, rows, records, shown)}\n{end}"
+        kept = [m for m in found if m.row or m.family == CONTROL] if published else found
+        return f"{start}\n{_table(name, kept, records, shown)}\n{end}"
 
     return MARKED.sub(filled, text)
 
@@ -98,10 +98,8 @@ def _as_table(
         before = cells
     for title, of in MEASURES.items():
         add(title, {method: _cell(of(same)) for method, same in records.items()})
-    controls = sum(m.family == CONTROL for m in firsts)
-    return Table(
-        "", "", [Column("method"), *columns], list(lines.values()), len(lines) - controls or None
-    )
+    others = sum(m.family != CONTROL for m in firsts)
+    return Table("", "", [Column("method"), *columns], list(lines.values()), others or None)
 
 
 def _name(found: Measurement) -> str:

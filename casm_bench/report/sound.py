@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from ..errors import UsageError, WorkError
 from ..protocols import get_protocol
 from ..records import MEASUREMENT, Record, check_files, to_json
+from .as_csv import as_csv
 from .measured import group_by
 
 LISTED = "records.csv"
@@ -97,13 +97,19 @@ def _on_other_data(records: Sequence[Record], digest_of: DigestOf | None) -> Ite
 
 def list_of(records: Sequence[Record], results: Path) -> str:
     """The records that a paper was made from, a line each."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for record in sorted(records, key=lambda r: r.path(results)):
-        where = record.path(results).relative_to(results).as_posix()
-        made = (record.provenance.get("created", ""), record.provenance.get("commit", ""))
-        sha = hashlib.sha256(to_json(record).encode()).hexdigest()
-        told = (record.data, record.recipe, record.method, record.seed, record.variant)
-        writer.writerow((where, *told, *made, sha))
-    return text.getvalue()
+    in_order = sorted(records, key=lambda record: record.path(results))
+    return as_csv(COLUMNS, (_listed(record, results) for record in in_order))
+
+
+def _listed(record: Record, results: Path) -> dict[str, object]:
+    return {
+        "record": record.path(results).relative_to(results).as_posix(),
+        "data": record.data,
+        "recipe": record.recipe,
+        "method": record.method,
+        "seed": record.seed,
+        "variant": record.variant,
+        "created": record.provenance.get("created", ""),
+        "commit": record.provenance.get("commit", ""),
+        "sha256": hashlib.sha256(to_json(record).encode()).hexdigest(),
+    }
