@@ -277,6 +277,17 @@ def test_phases_take_the_steps_they_are_given(shapes, classifier, monkeypatch, s
     assert runs == [(epochs, each), (1, 2)]
 
 
+def test_published_settings_are_the_default(classifier):
+    method = MaskingModel(classifier)
+    assert (method.area, method.area_power, method.smoothness) == (8.0, 0.3, 0.005)
+    assert (method.preserver, method.preserver_margin, method.destroyer_margin) == (0.3, 1.0, 5.0)
+    selecting = (method.selector_steps, method.selector_batch_size, method.selector_fakes)
+    assert selecting == (8500, 128, 0.5)
+    assert (method.mask_steps, method.mask_batch_size, method.mask_fakes) == (3000, 64, 0.3)
+    assert (method.learning_rate, method.weight_decay, method.least_area) == (1e-3, 1e-4, 0.3)
+    assert (method.rate_falls_every, method.width, method.blur) == (4000, 64, 11.0)
+
+
 def test_phases_have_batches_of_their_own(shapes, classifier, monkeypatch, tmp_path):
     runs = []
     monkeypatch.setattr(training, "run", lambda phase, batches, n: runs.append(batches) or [])

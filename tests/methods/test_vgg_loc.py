@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from casm_bench import training
 from casm_bench.backbones.arithmetic import Arithmetic
 from casm_bench.backbones.classifier import build_classifier
 from casm_bench.backbones.regressor import Regressor
@@ -187,6 +188,8 @@ def test_per_class_boxes_are_the_given_classes(classifier, batch):
     method = with_constant_output(a_method(classifier), sum(numbers, []))
     expected = torch.tensor(numbers)[labels_B]
     torch.testing.assert_close(method.predict(images_BCHW, labels_B), expected)
+    few_B4 = method.predict(images_BCHW[:3], labels_B[:3])  # not as many as there are classes
+    torch.testing.assert_close(few_B4, expected[:3])
     assert a_method(classifier, regression="single").network.final.out_features == 4
     assert method.network.final.out_features == 4 * 8
 
@@ -202,6 +205,60 @@ def test_the_loss_by_hand(classifier, batch):
     # The target is (0.5, 0.5, 0.5, 1): (0.25² + 1²) / 2; the last picture shows nothing.
     assert statistics["loss"].item() == pytest.approx(0.53125)
     assert statistics["seen"].item() == pytest.approx(7 / 8)
+
+
+@pytest.mark.parametrize(
+    ("scale", "loss"),
+    [
+        (None, 0.0),  # the visible part, 0 to 32 of 64 pixels: centre 0.25, width 0.5
+        (96, 0.15625),  # all of it, -32 to 32: centre 0, width 1; (0.25² + 0.5²) / 2
+    ],
+)
+def test_at_a_scale_the_loss_is_that_of_the_whole_object(classifier, batch, scale, loss):
+    images_BCHW, labels_B, _ = batch
+    method = a_method(classifier, regression="single", scale=scale)
+    with_constant_output(method, [0.25, 0.5, 0.5, 1.0])
+    boxes = [torch.tensor([[-32.0, 0, 32, 64]])] * 8
+    statistics = a_regression(method).step(images_BCHW, labels_B, boxes)
+    assert statistics["loss"].item() == pytest.approx(loss, abs=1e-6)
+
+
+def test_an_epochs_mean_loss_is_that_of_its_steps(classifier, batch):
+    regression = a_regression(a_method(classifier))
+    losses = [regression.step(*batch)["loss"].item() for _ in range(2)]
+    assert (regression.loss_sum.item(), regression.steps) == (pytest.approx(sum(losses)), 2)
+    regression.start_epoch(1, 2)
+    assert (regression.loss_sum.item(), regression.steps) == (0, 0)
+    assert regression.best == pytest.approx(sum(losses) / 2)
+
+
+@pytest.mark.parametrize("fine_tune", ["connected", "all"])
+def test_batchnorm_learns_with_its_layers_alone(classifier, fine_tune):
+    method = a_method(classifier, fine_tune=fine_tune)
+    regression = a_regression(method)
+    regression.load_state_dict(regression.state_dict())
+    assert method.network.training
+    assert method.network.trunk.training is (fine_tune == "all")
+
+
+def test_boxes_are_those_of_a_network_that_does_not_learn(classifier, batch):
+    images_BCHW, labels_B, _ = batch
+    method = a_method(classifier)
+    expected = method.boxes(images_BCHW, labels_B)
+    method.network.train()
+    assert torch.equal(method.boxes(images_BCHW, labels_B), expected)
+    assert not method.network.training
+
+
+def test_it_learns_from_batches_of_its_own(classifier, shapes, monkeypatch):
+    runs = []
+    monkeypatch.setattr(training, "run", lambda game, *rest: runs.append(rest) or [])
+    method = a_method(classifier, scale=96, batch_size=5, epochs=7)
+    method.network.train()
+    method.fit(BoxedBatches(shapes, classifier, 8))
+    ((batches, epochs),) = runs
+    assert (batches.batch_size, batches.scale, epochs) == (5, 96, 7)
+    assert not method.network.training
 
 
 @pytest.mark.parametrize(
