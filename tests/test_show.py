@@ -20,7 +20,7 @@ from casm_bench.cli import main
 from casm_bench.data.catalog import load_splits
 from casm_bench.errors import UsageError
 from casm_bench.methods._algorithm1 import Game
-from casm_bench.pipeline.ready import View, draw_box, look, read_picture
+from casm_bench.pipeline.ready import View, _unique_names, draw_box, look, read_picture
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (
@@ -169,6 +169,21 @@ def test_same_names_and_opening(results, pictures, tmp_path, monkeypatch):
     out = tmp_path / "shown"
     assert show(results, out, pictures[0], twin, "--open", methods=("casm",)) == 0
     assert opened == [(out / name).resolve().as_uri() for name in ("shape0.png", "shape0-2.png")]
+
+
+def test_no_picture_is_written_over(results, pictures, capsys):
+    before = pictures[0].read_bytes()
+    assert show(results, pictures[0].parent, *pictures[:2], methods=("casm",)) == 2
+    assert "shape0.png would replace the picture" in capsys.readouterr().err
+    assert pictures[0].read_bytes() == before
+    overlay = pictures[0].rename(pictures[0].with_name("wide-casm-overlay.png"))
+    assert show(results, overlay.parent, pictures[2], overlay, methods=("casm",)) == 2
+    assert overlay.read_bytes() == before
+
+
+def test_every_picture_has_names_of_its_own():
+    paths = [Path(name) for name in ("a.png", "b/a.png", "a-2.png", "a.jpg", "a-2.jpg")]
+    assert _unique_names(paths) == ["a", "a-2", "a-2-2", "a-3", "a-2-3"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import cv2
@@ -132,20 +133,21 @@ def show(
 ) -> list[Path]:
     """Write a sheet per picture, overlay and mask per picture and method, and boxes.json.
 
-    Returns the sheets. Raises UsageError for a missing picture before anything is computed.
+    Returns the sheets. Raises UsageError, before anything is computed, for a missing picture and
+    for one that a drawing would replace.
     """
-    for path in paths:
-        if not path.is_file():
-            raise UsageError(f"There is no picture {path}.")
+    names = _unique_names(paths)
+    _check_pictures(methods, paths, names, out)
     sheets, found = [], []
-    for path, name in zip(paths, _unique_names(paths), strict=True):
+    for path, name in zip(paths, names, strict=True):
         picture_HW3 = read_picture(path)
         tiles = [picture_HW3]
         for method in methods:
             view = look(method, picture_HW3, label)
             overlay = draw_box(heat(picture_HW3, unit_range(view.map_HW)), view.box)
-            _write_png(out / f"{name}-{method.facts.name}-overlay.png", overlay)
-            _write_png(out / f"{name}-{method.facts.name}-mask.png", view.mask_HW * np.uint8(255))
+            overlay_path, mask_path = _drawings(name, method)
+            _write_png(out / overlay_path, overlay)
+            _write_png(out / mask_path, view.mask_HW * np.uint8(255))
             tiles += [overlay, np.where(view.mask_HW[..., None], picture_HW3, GREY)]
             found.append(
                 {"image": path.name, "method": method.facts.name, "class": view.label}
@@ -169,12 +171,33 @@ def draw_box(picture_HW3: np.ndarray, box: Box | None) -> np.ndarray:
     return drawn
 
 
-def _unique_names(paths: Sequence[Path]) -> Iterator[str]:
-    """Stems, numbered where two pictures of different folders share one."""
-    seen: dict[str, int] = {}
+def _check_pictures(
+    methods: Sequence[SaliencyMethod], paths: Sequence[Path], names: Sequence[str], out: Path
+) -> None:
+    """Refuse pictures that are not there, and to write over those that are."""
     for path in paths:
-        seen[path.stem] = seen.get(path.stem, 0) + 1
-        yield path.stem if seen[path.stem] == 1 else f"{path.stem}-{seen[path.stem]}"
+        if not path.is_file():
+            raise UsageError(f"There is no picture {path}.")
+    pictures = {path.resolve() for path in paths}
+    for name in names:
+        for file in (f"{name}.png", *(file for m in methods for file in _drawings(name, m))):
+            if (out / file).resolve() in pictures:
+                raise UsageError(f"--out {out}: the drawing {file} would replace the picture.")
+
+
+def _drawings(name: str, method: SaliencyMethod) -> tuple[str, str]:
+    """Names of the files with a picture's overlay and mask."""
+    return f"{name}-{method.facts.name}-overlay.png", f"{name}-{method.facts.name}-mask.png"
+
+
+def _unique_names(paths: Sequence[Path]) -> list[str]:
+    """Stems, numbered where two pictures, of different folders or kinds, share one."""
+    names: list[str] = []
+    for path in paths:
+        numbered = (f"{path.stem}-{number}" for number in count(2))
+        free = (name for name in chain([path.stem], numbered) if name not in names)
+        names.append(next(free))
+    return names
 
 
 def _with_gaps(tiles: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
