@@ -23,7 +23,7 @@ from types import ModuleType, TracebackType
 from .api import DECLARED, Facts, SaliencyMethod, register
 from .errors import CasmBenchError, UsageError
 
-__all__ = ["ENTRY_POINTS", "all_facts", "get", "load_all", "names", "register"]
+__all__ = ["ENTRY_POINTS", "all_facts", "get", "is_shipped", "load_all", "names", "register"]
 
 ENTRY_POINTS = "casm_bench.methods"
 FOLDER = "casm_bench.methods"
@@ -54,6 +54,11 @@ def names() -> list[str]:
 def all_facts() -> list[Facts]:
     """The facts of every registered method, by name."""
     return [DECLARED[name].facts for name in names()]
+
+
+def is_shipped(facts: Facts) -> bool:
+    """Whether the method is one of the folder `methods/`, not a plug-in or a file of one's own."""
+    return Path(facts.source_file).parent in {path.resolve() for path in _folders()}
 
 
 def get(name: str) -> type[SaliencyMethod]:

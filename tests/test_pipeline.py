@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from casm_bench.errors import UsageError
 from casm_bench.methods._algorithm1 import Game
 from casm_bench.methods.masking_model import MaskPhase
 from casm_bench.pipeline import Bench, Request
-from casm_bench.pipeline.measurement import Measurement
+from casm_bench.pipeline.measurement import Measurement, changed_since
 from casm_bench.records import load_records
 from casm_bench.training import _Checkpoint
 
@@ -125,6 +126,18 @@ def test_a_second_run_takes_what_is_there(finished, monkeypatch, capsys):
     assert run(finished, "--protocols", "fong", "wsol", controls=True) == 0
     assert {path: path.stat().st_mtime_ns for path in finished.glob("*/*/*")} == before
     assert "--fresh repeats it" in capsys.readouterr().err
+
+
+def test_a_method_of_ones_own_that_was_changed_since_is_pointed_out(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("")
+    record = SimpleNamespace(provenance={"created": "2026-01-02T03:04:05+00:00"})
+    facts = dataclasses.replace(registry.get("grad").facts, source_file=str(file))
+    for age, changed in ((-1, False), (1, True)):
+        os.utime(file, [1767323045 + age] * 2)  # 2026-01-02T03:04:05Z
+        assert changed_since(facts, record) is changed
+    assert not changed_since(dataclasses.replace(facts, source_file=""), record)  # from no file
+    assert not changed_since(registry.get("grad").facts, record)
 
 
 def interrupt(monkeypatch, cls, name, call):

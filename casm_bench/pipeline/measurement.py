@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from .. import processes
-from ..api import BoxMethod, SaliencyMethod
+from .. import processes, registry
+from ..api import BoxMethod, Facts, SaliencyMethod
 from ..cache import MapCache, trim
 from ..cost import Cost
 from ..data.frames import truth_in_frame
@@ -62,7 +63,8 @@ def measure(bench: Bench, cls: type[SaliencyMethod], announce: Callable[[str], N
     if processes.from_first(not request.fresh and is_complete(path, key)):
         record = load_record(path)
         measured = f"measured {record.provenance['created'][:10]}"
-        announce(f"{name}, seed {bench.seed}: {measured}, see {path}; --fresh repeats it")
+        changed = " its file was changed since;" if changed_since(cls.facts, record) else ""
+        announce(f"{name}, seed {bench.seed}: {measured}, see {path};{changed} --fresh repeats it")
         return record
     announce(f"{name}, seed {bench.seed}: measuring on {len(bench.evaluated)} pictures")
     where = place | {"variant": bench.variant_of(cls), "key": key}
@@ -83,6 +85,17 @@ def _added_before(bench: Bench, path: Path, config: dict[str, object]) -> Record
     same_data = record.provenance["data_sha256"] == bench.evaluated_digest
     same = same_data and identity(record.config) == identity(config)
     return record if same and record.added else None
+
+
+def changed_since(facts: Facts, record: Record) -> bool:
+    """Whether the file of a method from elsewhere is younger than its record.
+
+    A checkout's own files are as young as the checkout; their records name the commit.
+    """
+    if registry.is_shipped(facts) or not Path(facts.source_file).is_file():
+        return False
+    measured = datetime.fromisoformat(record.provenance["created"]).timestamp()
+    return Path(facts.source_file).stat().st_mtime > measured
 
 
 class Measurement(MethodRun):

@@ -11,7 +11,6 @@ import dataclasses
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 
 from .. import registry
@@ -93,7 +92,7 @@ def methods_table(file: str = "") -> str:
 
 def _own_methods() -> list[type[SaliencyMethod]]:
     classes = [registry.get(name) for name in registry.names()]
-    return [cls for cls in classes if _is_own(cls.facts)]
+    return [cls for cls in classes if registry.is_shipped(cls.facts)]
 
 
 def _row(facts: Facts, file: str) -> tuple[str, ...]:
@@ -155,9 +154,4 @@ def _figure(entry: Published) -> str:
 
 def _file(facts: Facts) -> str:
     path = Path(facts.source_file)
-    return f"methods/{path.name}" if _is_own(facts) else path.name
-
-
-def _is_own(facts: Facts) -> bool:
-    folders = {Path(path).resolve() for path in import_module(registry.FOLDER).__path__}
-    return Path(facts.source_file).parent in folders
+    return f"methods/{path.name}" if registry.is_shipped(facts) else path.name
