@@ -134,7 +134,7 @@ def test_a_method_of_ones_own_that_was_changed_since_is_pointed_out(tmp_path):
     record = SimpleNamespace(provenance={"created": "2026-01-02T03:04:05+00:00"})
     facts = dataclasses.replace(registry.get("grad").facts, source_file=str(file))
     for age, changed in ((-1, False), (1, True)):
-        os.utime(file, [1767323045 + age] * 2)  # 2026-01-02T03:04:05Z
+        os.utime(file, (1767323045 + age,) * 2)  # 2026-01-02T03:04:05Z
         assert changed_since(facts, record) is changed
     assert not changed_since(dataclasses.replace(facts, source_file=""), record)  # from no file
     assert not changed_since(registry.get("grad").facts, record)
