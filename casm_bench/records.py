@@ -239,9 +239,11 @@ def add_metrics(
     """Write a record anew with the metrics of a family, and their values per image beside it.
 
     `added` holds `metrics` (name → mean) and the other fields of AddedMetrics. What was measured
-    of the same family before is replaced. Raises WorkError when the folder cannot be written.
+    of the same family before is replaced, and what the record has got meanwhile is kept. Raises
+    WorkError when there is no such record, or when the folder cannot be written.
     """
     path = record.path(results)
+    record = load_record(path)  # measuring takes long, and another process may have added to it
     per_image = write_per_image(path.with_suffix(f".{family}.parquet"), table)
     before = (record.added or {}).get(family, {"intervals": {}})["intervals"]
     kept = {name: value for name, value in record.metrics.items() if name not in before}

@@ -22,6 +22,7 @@ def test_readme_method_on_a_linear_classifier(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
     (tmp_path / "shown.py").write_text(code)
     method_class = registry.get(f"{tmp_path / 'shown.py'}:GradientTimesInput")
+    assert method_class.facts.scale_free  # a trained classifier's gradients know no bounds
 
     linear = nn.Linear(3 * 4 * 4, 5)
     images_BCHW = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -347,3 +347,15 @@ def test_a_family_measured_again_leaves_nothing_of_before(tmp_path):
 
     record = measured("two", measured("one", record))
     assert record.metrics == {"mask_mean": 1 / 3, "masked_in_accuracy [two]": 50.0}
+
+
+def test_what_another_process_added_meanwhile_is_kept(tmp_path):
+    record = save_record(a_record(), tmp_path, scores())
+    for family in ("pointing", "masks"):  # both hold the record as it was when they began
+        found = {"metrics": {family: 1.0}, "intervals": {family: [0.5, 1.5, "bca"]}}
+        added = {**found, "n_images": 9, "settings": {}, "provenance": {}}
+        table = pa.table({"name": ["a"], family: [1.0]})
+        add_metrics(record, tmp_path, family, added, table)
+    (after,) = load_records(tmp_path)
+    assert sorted(after.added) == ["masks", "pointing"]
+    assert after.metrics == {"mask_mean": 1 / 3, "masks": 1.0, "pointing": 1.0}

@@ -167,6 +167,13 @@ def test_duplicate_name_says_both_files(folder, tmp_path):
     assert str(tmp_path / "another.py") in message
 
 
+def test_a_file_cannot_take_a_shipped_name_though_nothing_else_was_loaded(tmp_path):
+    (tmp_path / "own.py").write_text(GOOD.replace('"mine"', '"grad"'))
+    code = f"from casm_bench import registry; registry.get({str(tmp_path / 'own.py')!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert "UsageError: Two methods are called 'grad'" in done.stderr
+
+
 BAD = {
     "twice in a file": (GOOD + GOOD.replace("class Mine", "class Other"), "registers 'mine' twice"),
     "no maps": (GOOD.replace("def maps", "def map"), "no method maps(images_BCHW, labels_B)"),

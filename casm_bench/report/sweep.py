@@ -194,9 +194,10 @@ def _curve(by_value: Mapping[float, Sequence[Record]]) -> list[Point]:
 
 
 def _point(value: float, records: Sequence[Record]) -> Point:
-    first = measurements(records, {})[0]
-    ordered = sorted(records, key=lambda record: record.seed)
-    return Point(value, ordered, first)
+    """Of one run with all its seeds, for another may have found the value that it was given."""
+    run = max(group_by(records, lambda record: record.variant).values(), key=len)
+    (found, *_) = measurements(run, {})
+    return Point(value, sorted(run, key=lambda record: record.seed), found)
 
 
 # --- table ------------------------------------------------------------------------------------

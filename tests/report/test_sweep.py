@@ -175,6 +175,16 @@ def test_what_a_run_found_by_searching_is_one_more_value(swept_size, a_record):
     assert sweep.curves[0][grown[0].index(17.5)].records == [found]
 
 
+def test_a_value_that_was_given_and_found_as_well_is_one_run_with_one_area(swept_size, a_record):
+    given = swept_size[0]
+    config = given.config | {"hyperparameters": {"lambda_r": "search"}}
+    found = a_record(
+        given.method, 90, config=config, findings={"lambda_r": 2.0}, metrics={"mask_mean": 0.1}
+    )
+    (before,), (sweep,) = find_sweeps(swept_size), find_sweeps([*swept_size, found])
+    assert sweep == before
+
+
 def test_methods_whose_areas_never_meet_are_not_compared(swept_size):
     for record in swept_size:
         if record.method == "casm":
