@@ -15,8 +15,9 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from .errors import UsageError
 from .lazy import lazy, optional
@@ -206,10 +207,30 @@ def _make_facts(name: str, facts: dict[str, object], source: str) -> Facts:
             f"the facts are {', '.join(sorted(known))}."
         )
     try:
-        return Facts(name=name, source_file=source, **facts)
+        made = Facts(name=name, source_file=source, **facts)
     except TypeError as error:
         missing = str(error).split("argument", 1)[-1].lstrip("s: ")
         raise UsageError(f"{source}: @register({name!r}) must also say {missing}.") from None
+    for fact, hint in _hints_of_facts().items():
+        if expected := _expected_instead(getattr(made, fact), hint):
+            raise UsageError(
+                f"{source}: @register({name!r}) says {fact}={getattr(made, fact)!r}, which must be "
+                f"{expected}."
+            )
+    return made
+
+
+@lru_cache
+def _hints_of_facts() -> dict[str, Any]:
+    return get_type_hints(Facts)
+
+
+def _expected_instead(value: object, hint: Any) -> str:
+    """What a fact's type allows, in words, if the value is none of it."""
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        return "" if value in choices else " or ".join(map(repr, choices))
+    return "" if isinstance(value, hint) else getattr(hint, "__name__", str(hint))
 
 
 def _claim_name(name: str, cls: type, source: str) -> None:

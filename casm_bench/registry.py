@@ -83,6 +83,7 @@ def _from_file(reference: str) -> type[SaliencyMethod]:
     path = Path(path_text).resolve()
     if not path.is_file():
         raise UsageError(f"The method file {path_text} does not exist.")
+    load_all()  # or a file could take the name of a method that nobody has asked for yet
     load_all()  # so that a name which is taken is refused
     classes = _declared_in(_import_file(path))
     by_name = {cls.facts.name: cls for cls in classes.values()} | classes

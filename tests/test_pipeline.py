@@ -340,7 +340,8 @@ def test_a_method_from_a_file(tmp_path):
         ("return -torch.ones(len(images_BCHW), 4, 4)", "negative|below"),
         ("return 5 + images_BCHW[:, 0].abs()", "Scale the maps"),
         ("raise ValueError('my own mistake')", "line 11.*ValueError: my own mistake"),
-        ("return None", "failed in maps"),
+        ("return None", r"gave a NoneType; maps\(\) must return a torch tensor"),
+        ("return images_BCHW[:, 0].abs().numpy()", "gave a ndarray"),
     ],
 )
 def test_a_method_that_breaks_is_blamed(tmp_path, body, message, capsys):

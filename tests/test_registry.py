@@ -174,6 +174,13 @@ def test_a_file_cannot_take_a_shipped_name_though_nothing_else_was_loaded(tmp_pa
     assert "UsageError: Two methods are called 'grad'" in done.stderr
 
 
+def test_a_file_cannot_take_the_name_of_a_method(clean, tmp_path):
+    (tmp_path / "mine.py").write_text(GOOD.replace('"mine"', '"grad"'))
+    code = f"from casm_bench import registry; registry.get({str(tmp_path / 'mine.py')!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "Two methods are called 'grad'" in done.stderr
+
+
 BAD = {
     "twice in a file": (GOOD + GOOD.replace("class Mine", "class Other"), "registers 'mine' twice"),
     "no maps": (GOOD.replace("def maps", "def map"), "no method maps(images_BCHW, labels_B)"),
@@ -182,6 +189,12 @@ BAD = {
     "no dataclass": (GOOD.replace("@dataclass", ""), "is not a dataclass"),
     "missing facts": (GOOD.replace('title="Mine", family="other",', ""), "'title' and 'family'"),
     "unknown fact": (GOOD.replace("title=", "colour=1, title="), "got colour"),
+    "no such family": (GOOD.replace('family="other"', 'family="mine"'), "or 'supervised' or"),
+    "no true value": (GOOD.replace("trained=False", "trained='no'"), "must be bool"),
+    "no row": (
+        GOOD.replace("trained=False", "trained=False, published=3"),
+        "published=3, which must be",
+    ),
     "bad name": (GOOD.replace('"mine"', '"My Method"'), "'My Method' must be lower-case"),
     "nothing": ("", "registers no method"),
     "syntax": ("def broken(:\n", "SyntaxError"),

@@ -200,14 +200,7 @@ class MethodRun:
     ) -> np.ndarray:
         """Checked maps of a batch, by this method as fitted or by the one given."""
         method = method or self.method
-        images_BCHW, labels_B = self.on_device(batch)
-        with blamed(self.facts, "maps"):
-            maps_BHW = method.maps(images_BCHW, labels_B).detach().float().cpu().numpy()
-        if maps_BHW.ndim != 3 or len(maps_BHW) != len(labels_B):
-            raise WorkError(
-                f"Method {self.facts.name!r} ({self.facts.source_file}) gave maps of shape "
-                f"{maps_BHW.shape} for {len(labels_B)} images; maps() must return B×H×W."
-            )
+        maps_BHW = made_maps(method, *self.on_device(batch))
         for index, map_HW in zip(batch.indices_B, maps_BHW, strict=True):
             check_map(map_HW, f"{self.facts.name} of {pictures.names[index]}")
         return maps_BHW
@@ -261,7 +254,8 @@ class MethodRun:
         truth = self._truth(batch, frame, side) if self.facts.boxes == "test" else None
         images_BCHW, labels_B = self.on_device(batch)
         with blamed(self.facts, "boxes"):
-            boxes_B4 = self.method.boxes(images_BCHW, labels_B, truth).detach().cpu().numpy()
+            boxes_B4 = self.method.boxes(images_BCHW, labels_B, truth)
+            boxes_B4 = _checked_tensor(boxes_B4, self.facts, "boxes").cpu().numpy()
         if boxes_B4.shape != (len(labels_B), 4) or not np.isfinite(boxes_B4).all():
             raise WorkError(
                 f"Method {self.facts.name!r} ({self.facts.source_file}) gave boxes of shape "
@@ -314,6 +308,32 @@ class MethodRun:
         )
         found["clock"] = "processor" if self.bench.device.type == "cpu" else "wall"
         return found | ({"imported": self.imported.origin} if self.imported else {})
+
+
+def made_maps(method: SaliencyMethod, images_BCHW: Tensor, labels_B: Tensor) -> np.ndarray:
+    """Maps that a method makes of a batch, float32 B×H×W; their values are not yet checked.
+
+    Raises WorkError that names the method when it fails or gives anything else.
+    """
+    facts = method.facts
+    with blamed(facts, "maps"):
+        maps_BHW = _checked_tensor(method.maps(images_BCHW, labels_B), facts, "maps")
+        maps_BHW = maps_BHW.float().cpu().numpy()
+    if maps_BHW.ndim != 3 or len(maps_BHW) != len(labels_B):
+        raise WorkError(
+            f"Method {facts.name!r} ({facts.source_file}) gave maps of shape {maps_BHW.shape} for "
+            f"{len(labels_B)} images; maps() must return B×H×W."
+        )
+    return maps_BHW
+
+
+def _checked_tensor(given: object, facts: Facts, verb: str) -> Tensor:
+    if not isinstance(given, Tensor):
+        raise WorkError(
+            f"Method {facts.name!r} ({facts.source_file}) gave a {type(given).__name__}; {verb}() "
+            "must return a torch tensor."
+        )
+    return given.detach()
 
 
 @contextmanager

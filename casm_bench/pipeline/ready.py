@@ -26,7 +26,7 @@ from ..files import write_atomically
 from ..images import FIGURE_GREY, heat
 from ..maps import check_map, to_grid, unit_range
 from .bench import Bench
-from .method_run import MethodRun, blamed
+from .method_run import MethodRun, made_maps
 from .request import Request
 
 FRAME = "warp"
@@ -90,8 +90,7 @@ def look(method: SaliencyMethod, picture_HW3: np.ndarray, label: int | None = No
     with torch.no_grad():
         guess_1 = classifier(images_1CHW).argmax(1)
     labels_1 = guess_1 if label is None else torch.full_like(guess_1, label)
-    with blamed(facts, "maps"):
-        map_hw = method.maps(images_1CHW, labels_1)[0].detach().float().cpu().numpy()
+    (map_hw,) = made_maps(method, images_1CHW, labels_1)
     return _in_picture(facts, check_map(map_hw, facts.name), picture_HW3, size, int(labels_1))
 
 
