@@ -247,7 +247,7 @@ def run(
                     bar.update(len(batch[0]) * processes.count())
                     checkpoint.save_if_due(trainee, epoch, step, totals, history)
                 history.append({"epoch": epoch + 1, **totals.means()})
-                bar.set_postfix_str(_short(history[-1]))
+                bar.set_postfix_str(_short(history[-1]), refresh=False)  # the bar knows when
                 seen = batches.onlooker(epoch + 1) if watched and batches.onlooker else {}
                 write_summary(history[-1] | seen)
                 epoch, step, totals = epoch + 1, 0, Totals(batches.device)

@@ -230,6 +230,9 @@ def test_what_differs_from_the_recipe_names_the_variant():
     assert len(changed) == 8
     assert Request(settings={"casm": {"lambda_r": 6}}).variant != changed
     assert Request(classifier="resnet18", weights="a/b.pth").recipe_name == "quick+resnet18+b"
+    assert Request(classifier="resnet18", weights="scratch").recipe_name == "quick+resnet18+scratch"
+    assert Request(weights="scratch").recipe_name == "quick"  # as the recipe has it
+    assert Request(weights="pip").recipe_name == "quick+pip"
 
 
 def test_what_was_added_later_is_in_the_key_only_where_it_differs():

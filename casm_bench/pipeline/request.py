@@ -63,8 +63,10 @@ class Request:
 
     @property
     def recipe_name(self) -> str:
-        """The recipe, and the classifier where another one than the recipe's was named."""
-        parts = [self.recipe, self.classifier, self.weights and Path(self.weights).stem]
+        """The recipe, and the classifier or weights where others than the recipe's were named."""
+        own = not self.classifier and self.weights == get_recipe(self.recipe).weights
+        weights = Path(self.weights).stem if self.weights and not own else None
+        parts = [self.recipe, self.classifier, weights]
         return "+".join(part for part in parts if part)
 
 

@@ -158,7 +158,7 @@ def _find(text: str, results: Path, data: str | None, recipe: str | None) -> lis
     else:
         name, _, variant = text.partition(":")
         records = load_records(results)
-        known = {record.method for record in records}
+        known = {":".join(filter(None, (r.method, r.variant))) for r in records}
         found = [
             (record.path(results), record)
             for record in records
@@ -193,12 +193,14 @@ def _nothing_found(text: str, results: Path, found: Sequence[Found], known: set[
     if not known:
         return f"There are no records in {results}. `run` writes some; --results says where."
     name = text.partition(":")[0]
-    near = difflib.get_close_matches(name, known, n=1)
-    if name in known:
-        hint = "Variants are named as in the records' files: NAME:VARIANT. "
-    else:
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-    return f"{results} has no record of {text}. {hint}Measured are: {', '.join(sorted(known))}."
+    variants = [other for other in sorted(known) if other.partition(":")[0] == name]
+    if variants:
+        there = f"Named NAME:VARIANT, as in the records' files, there are: {', '.join(variants)}."
+        return f"{results} has no record of {text}. {there}"
+    methods = sorted({other.partition(":")[0] for other in known})
+    near = difflib.get_close_matches(name, methods, n=1)
+    hint = f"Did you mean {near[0]!r}? " if near else ""
+    return f"{results} has no record of {text}. {hint}Measured are: {', '.join(methods)}."
 
 
 def _pairs(side_a: Sequence[Found], side_b: Sequence[Found]) -> list[Pair]:

@@ -75,6 +75,8 @@ def test_paths_name_single_records_and_variants(results, a_record):
     save_record(variant, results, scores("0000000011", ("casm",), names=names))
     path = str(results / "madeup" / "quick" / "baseline-seed1.json")
     (by_path,) = compare("casm:0123abcd", path, results)
+    with pytest.raises(UsageError, match="there are: casm, casm:0123abcd"):
+        compare("casm:n5", "baseline", results)
     assert by_path.a == "CASM, 0123abcd"
     assert by_path.difference.value == pytest.approx(20)
     (between,) = compare(str(variant.path(results)), path, results)
