@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import WorkError
+from .errors import UsageError, WorkError
 
 
 def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) -> None:
@@ -36,6 +36,18 @@ def write_atomically(path: Path, content: bytes | str | Callable[[Path], None]) 
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """Make the folder, or raise UsageError where nothing could be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+    else:
+        reason = "" if os.access(folder, os.W_OK) else "it may not be written to"
+    if reason:
+        raise UsageError(f"{option} {folder}: cannot be used as a folder ({reason}).")
 
 
 def _reason(error: OSError | RuntimeError) -> object:

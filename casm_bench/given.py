@@ -10,7 +10,7 @@ from pathlib import Path
 from .data.catalog import load_splits
 from .data.dataset import Dataset
 from .errors import UsageError
-from .files import write_atomically
+from .files import check_writable, write_atomically
 from .maps import find_maps, load_map
 from .metrics.scoring import Scores, image_columns, score_maps
 from .progress import counted, progress
@@ -43,11 +43,14 @@ def score_given_maps(asked: GivenMaps) -> dict[str, object]:
     """
     if asked.out.suffix != ".json":
         raise UsageError(f"--out must end in .json, as {asked.out.with_suffix('.json')} does.")
+    if asked.out.is_dir():
+        raise UsageError(f"--out {asked.out} is a folder; name a file.")
     if asked.size < 1:
         raise UsageError(f"--size must be at least 1 pixel, not {asked.size}.")
     if not asked.protocols:
         raise UsageError("--protocols names no protocol; `list protocols` shows what there is.")
     protocols = [get_protocol(name) for name in dict.fromkeys(asked.protocols)]
+    check_writable("--out", asked.out.parent)
     dataset = load_splits(asked.data, asked.root).evaluated
     dataset, paths, missing = _with_maps(asked, dataset)
     scores = [(protocol, _score(asked, dataset, paths, protocol)) for protocol in protocols]

@@ -64,8 +64,8 @@ def maps(tmp_path):
     return folder
 
 
-def score(pack, maps, *options, protocols=("casm",)):
-    out = maps.parent / "scores.json"
+def score(pack, maps, *options, protocols=("casm",), out=None):
+    out = out or maps.parent / "scores.json"
     code = main(
         ["score", "--maps", str(maps), "--data", "ilsvrc-pack", "--root", str(pack)]
         + ["--protocols", *protocols, "--out", str(out), *options]
@@ -207,6 +207,21 @@ def test_misspelt_protocols_and_folders(pack, maps, capsys):
     assert score(pack, maps / "nowhere")[0] == 2
     assert score(pack.with_name("none.parquet"), maps)[0] == 2
     assert "none.parquet" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_written_is_noticed_before_scoring(pack, maps, monkeypatch, capsys):
+    monkeypatch.setattr("casm_bench.given.load_splits", None)
+    (maps.parent / "folder.json").mkdir()
+    (maps.parent / "file").touch()
+    for name in ("folder.json", "file/scores.json"):
+        assert score(pack, maps, out=maps.parent / name)[0] == 2
+        assert "folder" in capsys.readouterr().err
+
+
+def test_a_missing_folder_is_made(pack, maps):
+    out = maps.parent / "new" / "folder" / "scores.json"
+    assert score(pack, maps, out=out)[0] == 0
+    assert out.exists()
 
 
 def test_no_protocol_and_no_frame(pack, maps, capsys):

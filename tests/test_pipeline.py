@@ -221,6 +221,9 @@ def test_what_differs_from_the_recipe_names_the_variant():
     assert Request(limit=7).variant == "n7"
     assert Request(recipe="imagenette", train_data="imagenette-pack").variant == ""
     assert Request(recipe="imagenette", train_data="imagenet").variant != ""
+    assert Request(train_data="shapes").variant == ""  # trained on what is evaluated, as usual
+    assert Request(data="imagenet", train_data="imagenet", train_root="elsewhere").variant != ""
+    assert Request(data="imagenet", train_data="shapes").variant != ""
     undeciding = {"recipe": {"follow": 0, "evaluation_batch_size": 64}}
     assert Request(settings=undeciding).variant == ""
     changed = Request(settings={"casm": {"lambda_r": 5}}).variant

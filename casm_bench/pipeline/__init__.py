@@ -10,7 +10,6 @@ record as a `Measurement`, and `More` adds to one that is finished.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from ..api import BoxMethod, SaliencyMethod
 from ..cache import MARKER
 from ..data.dataset import Dataset
 from ..errors import UsageError
-from ..files import write_atomically
+from ..files import check_writable, write_atomically
 from ..protocols import get_protocol
 from ..records import Record
 from .bench import Bench
@@ -134,7 +133,7 @@ def _check_request(request: Request, methods: dict[str, type[SaliencyMethod]]) -
         raise UsageError("--cache-limit-gb must be 0 or more.")
     _check_tuning(request)
     if request.tensorboard:
-        _check_writable("--tensorboard", request.tensorboard)
+        check_writable("--tensorboard", request.tensorboard)
     marker = request.out / "cache" / MARKER  # also keeps backups out of the cache
     write_atomically(marker, "Signature: 8a477f597d28d172789f06886806bc55\n")
 
@@ -150,18 +149,6 @@ def _check_tuning(request: Request) -> None:
             f"--tune-data {request.tune_data}: no protocol is tuned; ask for one, such as "
             "--protocols casm@tuned, or drop it."
         )
-
-
-def _check_writable(option: str, folder: Path) -> None:
-    """Make the folder, or raise UsageError where nothing could be written to it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-    else:
-        reason = "" if os.access(folder, os.W_OK) else "it may not be written to"
-    if reason:
-        raise UsageError(f"{option} {folder}: cannot be used as a folder ({reason}).")
 
 
 def _check_import(request: Request, methods: dict[str, type[SaliencyMethod]]) -> None:

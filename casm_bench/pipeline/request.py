@@ -53,7 +53,8 @@ class Request:
     def variant(self) -> str:
         """Names what differs from the recipe: empty, or for instance `n100-1a2b3c4d`."""
         parts = [] if self.limit is None else [f"n{self.limit}"]
-        others = self.train_data if self.train_data != get_recipe(self.recipe).train_data else None
+        usual = get_recipe(self.recipe).train_data or (None if self.train_root else self.data)
+        others = self.train_data if self.train_data != usual else None
         settings = _deciding(self.settings)
         if settings or others:
             changed = json.dumps([settings, others], sort_keys=True, default=str)
