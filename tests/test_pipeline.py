@@ -358,6 +358,34 @@ def test_a_method_that_breaks_is_blamed(tmp_path, body, message, capsys):
     assert not list((tmp_path / "out").glob("*/*/*.json"))
 
 
+@pytest.mark.parametrize(
+    ("name", "state", "message"),
+    [
+        ("own-scalar", "numpy.float64(2)", "has learned cannot be kept"),
+        ("own-function", "lambda: 2", "has learned cannot be kept"),
+        ("own-mistake", "1 / 0", "failed in state_dict"),
+        ("own-reader", "2", "failed in load_state_dict"),
+    ],
+)
+def test_what_cannot_be_kept_is_not_kept(tmp_path, name, state, message, capsys):
+    body = f"""return images_BCHW[:, 0].abs()
+
+    def state_dict(self):
+        import numpy
+        return {{"learned": {state}}}
+
+    def load_state_dict(self, state):
+        raise KeyError("weights")
+"""
+    file = tmp_path / "own.py"
+    text = METHOD.format(body=body).replace('"own"', f'"{name}"')
+    file.write_text(text.replace("trained=False", "trained=True"))
+    assert run(tmp_path / "out", methods=(f"{file}:Own",), settings=TINY) == 1
+    assert message in capsys.readouterr().err
+    kept = list((tmp_path / "out").glob("cache/methods/*/fitted.pt"))
+    assert bool(kept) == (name == "own-reader")
+
+
 def test_damaged_checkpoints_are_named(finished, tmp_path, capsys):
     assert run(tmp_path, methods=("casm",)) == 0
     (fitted,) = tmp_path.glob("cache/methods/casm-*/fitted.pt")

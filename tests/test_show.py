@@ -190,6 +190,7 @@ def test_every_picture_has_names_of_its_own():
     ("arguments", "code", "message"),
     [
         (["nowhere.png", "--methods", "casm"], 2, "There is no picture nowhere.png"),
+        (["../", "--methods", "casm"], 2, ".. is a folder; name picture files"),
         (["text.png", "--methods", "casm"], 1, "text.png cannot be decoded"),
         (["wide.jpg", "--methods", "baseline"], 2, "'baseline' was not trained with these"),
         (["wide.jpg", "--methods", "baseline"], 2, "`run --methods baseline --fresh`"),

@@ -31,17 +31,29 @@ def existing_folder(root: str | Path, what: str) -> Path:
 def decode_rgb(encoded: bytes, name: str, upright: bool = False) -> np.ndarray:
     """Decode a picture to uint8 H×W×3.
 
-    Greyscale and CMYK become RGB. A rotation noted in EXIF is applied only if `upright`, since
-    annotators and the official loaders did not apply it. Raises WorkError naming the picture.
+    Greyscale, also of 16 bits, and CMYK become RGB. A rotation noted in EXIF is applied only if
+    `upright`, since annotators and the official loaders did not apply it. Raises WorkError naming
+    the picture.
     """
     try:
         with Image.open(io.BytesIO(encoded)) as picture:
             turned = ImageOps.exif_transpose(picture) if upright else picture
-            return np.array(turned.convert("RGB"))
+            return np.array(_of_8_bits(turned, name).convert("RGB"))
     except UnidentifiedImageError as error:  # its text names a memory address, so leave it out
         raise _undecodable(name, "this is not a picture file") from error
     except _UNDECODABLE as error:
         raise _undecodable(name, str(error)) from error
+
+
+def _of_8_bits(picture: Image.Image, name: str) -> Image.Image:
+    """The picture as `convert` can take it, which cuts off whatever is above 255."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    if picture.mode in ("I", "F"):  # nothing says what is white
+        raise WorkError(
+            f"Picture {name} holds 32-bit numbers without a known range. Save it with 8 or 16 bits."
+        )
+    return picture
 
 
 def _undecodable(name: str, reason: str) -> WorkError:

@@ -101,7 +101,8 @@ class MethodRun:
             self._train_and_keep(path)
             processes.wait()
         fitted = training.read_state(path, self.bench.device)
-        self.method.load_state_dict(fitted["state"])
+        with blamed(self.facts, "load_state_dict"):
+            self.method.load_state_dict(fitted["state"])
         self.method.history = fitted["history"]
         self.method.findings = fitted.get("findings", {})
         self.cost["fit_seconds"] = fitted["seconds"]
@@ -130,13 +131,15 @@ class MethodRun:
         history = self.method.history
         seconds = sum(epoch.get("seconds", 0.0) for epoch in history) or cost.seconds
         if processes.is_first():
+            with blamed(self.facts, "state_dict"):
+                state = self.method.state_dict()
             fitted = {
-                "state": self.method.state_dict(),
+                "state": state,
                 "history": history,
                 "findings": self.method.findings,
                 "seconds": seconds,
             }
-            write_atomically(path, lambda temporary: torch.save(fitted, temporary))
+            write_atomically(path, partial(_save_fitted, self.facts, fitted))
             for checkpoint in self.folder.rglob(training.CHECKPOINT):  # one for every phase
                 checkpoint.unlink()
 
@@ -308,6 +311,21 @@ class MethodRun:
         )
         found["clock"] = "processor" if self.bench.device.type == "cpu" else "wall"
         return found | ({"imported": self.imported.origin} if self.imported else {})
+
+
+def _save_fitted(facts: Facts, fitted: dict[str, object], path: Path) -> None:
+    """Save what a method learned. Raises WorkError where it could not be read again."""
+    try:
+        torch.save(fitted, path)
+        torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError):  # the disk's fault
+        raise
+    except Exception as error:  # a pickler that is fed anything raises anything
+        raise WorkError(
+            f"What method {facts.name!r} ({facts.source_file}) has learned cannot be kept: "
+            "state_dict(), history and findings may hold tensors and plain Python values only, no "
+            "numpy and no objects of one's own. CASM_BENCH_DEBUG=1 shows what it is."
+        ) from error
 
 
 def made_maps(method: SaliencyMethod, images_BCHW: Tensor, labels_B: Tensor) -> np.ndarray:

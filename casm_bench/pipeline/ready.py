@@ -67,9 +67,15 @@ def read_picture(path: Path) -> np.ndarray:
 
     Raises UsageError when there is no such file, WorkError when it cannot be decoded.
     """
+    _check_is_file(path)
+    return decode_rgb(path.read_bytes(), str(path), upright=True)
+
+
+def _check_is_file(path: Path) -> None:
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name picture files.")
     if not path.is_file():
         raise UsageError(f"There is no picture {path}.")
-    return decode_rgb(path.read_bytes(), str(path), upright=True)
 
 
 def look(method: SaliencyMethod, picture_HW3: np.ndarray, label: int | None = None) -> View:
@@ -175,8 +181,7 @@ def _check_pictures(
 ) -> None:
     """Refuse pictures that are not there, and to write over those that are."""
     for path in paths:
-        if not path.is_file():
-            raise UsageError(f"There is no picture {path}.")
+        _check_is_file(path)
     pictures = {path.resolve() for path in paths}
     for name in names:
         for file in (f"{name}.png", *(file for m in methods for file in _drawings(name, m))):

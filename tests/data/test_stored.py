@@ -30,6 +30,25 @@ def test_other_modes_become_rgb(draw_picture, mode, kind):
     assert decode_rgb(draw_picture(1, 30, 20, mode, kind), "one").shape == (20, 30, 3)
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_grey_of_16_bits_keeps_its_shades(upright):
+    grey_HW = np.array([[0, 255, 256], [25700, 65279, 65535]], dtype=np.uint16)
+    for kind in ("PNG", "TIFF"):
+        file = io.BytesIO()
+        Image.fromarray(grey_HW).save(file, kind)
+        picture = decode_rgb(file.getvalue(), "deep", upright)
+        assert picture.dtype == np.uint8
+        assert picture[..., 1].tolist() == [[0, 0, 1], [100, 254, 255]]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_numbers_without_a_range_are_refused(dtype):
+    file = io.BytesIO()
+    Image.fromarray(np.ones((2, 3), dtype=dtype)).save(file, "TIFF")
+    with pytest.raises(WorkError, match=r"deep\.tif holds 32-bit numbers"):
+        decode_rgb(file.getvalue(), "deep.tif")
+
+
 def test_corrupt_pictures_are_named_without_memory_addresses(draw_picture):
     whole = draw_picture(1, kind="JPEG")
     cut = whole[: len(whole) // 2]
