@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from .errors import UsageError
-from .maps import Upsample, block_factors, enlarges_by_blocks, to_grid, unit_range
+from .maps import Upsample, block_factors, enlarges_by_blocks, mass, to_grid, unit_range
 from .protocols import BoxRule
 
 Box = tuple[int, int, int, int]
@@ -69,9 +69,7 @@ def quantile_threshold(map_HW: np.ndarray, copies: int = 1) -> np.floating:
     """
     values = map_HW.ravel()
     pixels = values.size * copies
-    # As exact as numpy's float64, and several times faster; cv2.mean adds float32 up in part.
-    mean = cv2.sumElems(map_HW)[0] / values.size
-    rank = 1 + math.floor((pixels - 1) * (1 - mean) + 0.5)
+    rank = 1 + math.floor((pixels - 1) * (1 - mass(map_HW) / values.size) + 0.5)
     position = (min(max(rank, 1), pixels) - 1) // copies
     threshold = _ranked(values, position)
     return np.clip(threshold, *np.array((_LOWEST_THRESHOLD, _HIGHEST_THRESHOLD), values.dtype))

@@ -68,6 +68,15 @@ def unit_range(map_HW: np.ndarray) -> np.ndarray:
     return (map_HW - lowest) / (highest - lowest)
 
 
+def mass(map_HW: np.ndarray) -> float:
+    """Sum of a map over its pixels, in float64; of other values, the sum of their magnitudes.
+
+    numpy's sum takes several times as long; the last digit of cv2.sumElems depends on where the
+    values lie in memory.
+    """
+    return cv2.norm(map_HW, cv2.NORM_L1)
+
+
 def block_factors(shape: tuple[int, ...], height: int, width: int) -> tuple[int, int] | None:
     """Rows and columns of the frame that one cell of the map covers, if whole numbers."""
     rows, columns = shape

@@ -15,6 +15,7 @@ from casm_bench.maps import (
     enlarges_by_blocks,
     find_maps,
     load_map,
+    mass,
     save_map,
     to_grid,
     unit_range,
@@ -176,3 +177,15 @@ def test_unreadable_files_are_named(tmp_path, damage):
     UNREADABLE[damage](tmp_path / "a.npy")
     with pytest.raises(WorkError, match=r"a\.npy cannot be read"):
         load_map(tmp_path / "a.npy")
+
+
+def test_the_mass_is_float64s_wherever_the_map_lies_in_memory():
+    map_HW = np.random.default_rng(0).random((32, 32)).astype(np.float32)
+    room = np.empty(map_HW.nbytes + 64, np.uint8)
+    sums = set()
+    for start in range(0, 64, 4):
+        moved_HW = room[start : start + map_HW.nbytes].view(np.float32).reshape(map_HW.shape)
+        moved_HW[:] = map_HW
+        sums.add(mass(moved_HW))
+    assert list(sums) == [pytest.approx(map_HW.astype(np.float64).sum(), rel=1e-15)]
+    assert mass(map_HW[:0]) == 0

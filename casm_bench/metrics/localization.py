@@ -10,6 +10,7 @@ import numpy as np
 from ..data.dataset import Dataset
 from ..data.frames import boxes_to_original, truth_in_frame
 from ..errors import WorkError
+from ..maps import mass
 from ..protocols import Protocol
 from .overlap import VisibleTruth, areas, intersections, iou, succeeds, visible_truth
 
@@ -122,13 +123,11 @@ def map_f1(
     `cell`: rows and columns of the frame that each value of the map stands for.
     """
     rows, columns = cell
-    # OpenCV adds up faster than numpy, but its last digits depend on where a slice lies in memory.
-    map_HW = map_HW.astype(np.float64)
     if cell == (1, 1):
-        inside_n = np.array([map_HW[y0:y1, x0:x1].sum() for x0, y0, x1, y1 in visible.boxes_M4])
+        inside_n = np.array([mass(map_HW[y0:y1, x0:x1]) for x0, y0, x1, y1 in visible.boxes_M4])
     else:
         inside_n = _sums_in_boxes(map_HW, visible.boxes_M4, rows, columns)
-    f1_n = _f1(inside_n, float(map_HW.sum()) * rows * columns, visible.area_M)
+    f1_n = _f1(inside_n, mass(map_HW) * rows * columns, visible.area_M)
     return float(f1_n.max()), float(f1_n.mean())
 
 
@@ -136,7 +135,7 @@ def _sums_in_boxes(map_HW: np.ndarray, boxes_n4: np.ndarray, rows: int, columns:
     """Sum over the frame's pixels in each box, for a map whose cells cover rows × columns."""
     rows_nH = _coverage(boxes_n4[:, 1], boxes_n4[:, 3], map_HW.shape[0], rows)
     columns_nW = _coverage(boxes_n4[:, 0], boxes_n4[:, 2], map_HW.shape[1], columns)
-    return ((rows_nH @ map_HW) * columns_nW).sum(axis=1)
+    return ((rows_nH @ map_HW.astype(np.float64)) * columns_nW).sum(axis=1)
 
 
 def _coverage(start_n: np.ndarray, stop_n: np.ndarray, cells: int, length: int) -> np.ndarray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..maps import Upsample, block_factors, enlarges_by_blocks, to_grid
+from ..maps import Upsample, block_factors, enlarges_by_blocks, mass, to_grid
 
 
 def mask_statistics(
@@ -47,12 +47,11 @@ def _squared_distances(a_BHW: np.ndarray, b_BHW: np.ndarray) -> np.ndarray:
 def _entropy(maps_BHW: np.ndarray) -> np.ndarray:
     tiny = np.finfo(maps_BHW.dtype).tiny  # keeps log2 finite; 0 log2(tiny) and 1 log2(1) are 0
     finite_BHW = maps_BHW if maps_BHW.min() >= tiny else np.maximum(maps_BHW, tiny)
-    return -_means(maps_BHW * np.log2(finite_BHW))
+    return _means(maps_BHW * np.log2(finite_BHW))  # of magnitudes: log2 m is nowhere positive
 
 
 def _means(values_BHW: np.ndarray) -> np.ndarray:
-    """Per image. OpenCV sums in float64 several times faster than numpy; its mean does in part."""
-    return np.array([cv2.sumElems(values_HW)[0] / values_HW.size for values_HW in values_BHW])
+    return np.array([mass(values_HW) / values_HW.size for values_HW in values_BHW])
 
 
 def summarise_masks(statistics: dict[str, np.ndarray]) -> dict[str, float]:
